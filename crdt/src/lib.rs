@@ -3,6 +3,14 @@
 //! This crate is pure: it opens no file or socket, reads no clock and draws no random numbers. Everything that a peer
 //! sent is decoded, verified and folded here, so that every replica comes to the same state whatever the order.
 
+pub mod bundle;
 pub mod cbor;
+pub mod doc;
 pub mod ids;
+pub mod job;
 pub mod limits;
+pub mod replica;
+pub mod roster;
+pub mod shelf;
+pub mod state_hash;
+pub mod ticket;

@@ -1,0 +1,217 @@
+//! A job: what is wanted, who claimed it, what came of it, and which result counts.
+//!
+//! [`Job`] holds a job's registers in decoded form and answers questions about its tasks. Its answers are a function of
+//! the registers and the roster alone: no clock, no order of arrival. Where the mesh core decides *who acts next*, it does
+//! so from these answers.
+
+mod fold;
+mod values;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use fold::{Attempt, AttemptState, JobState, Segment, TaskState, Waiting, rendezvous};
+pub use values::{
+    Accept, ArtifactRef, Basis, Claim, Control, ControlOp, Exit, JobSpec, LogRef, Lost, Outcome,
+    RunReport, TaskReport, job_id_of_key,
+};
+
+use crate::cbor;
+use crate::doc::{DocId, Key, TaskRange};
+use crate::ids::{JobId, NodeId};
+use crate::roster::Roster;
+use crate::state_hash::{Sum, add, subtract};
+
+/// One write to a job's register.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written<T> {
+    /// Place in the author's feed.
+    pub seq: u64,
+    /// The value.
+    pub value: T,
+}
+
+/// Which claim: attempt, range and owner. Its order is the fencing order within a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimId {
+    /// Attempt, from 1.
+    pub attempt: u32,
+    /// The tasks.
+    pub range: TaskRange,
+    /// Who claims.
+    pub owner: NodeId,
+}
+
+/// A job's registers, decoded.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    specs: BTreeMap<NodeId, Written<Arc<JobSpec>>>,
+    controls: BTreeMap<(NodeId, u32), Written<Control>>,
+    claims: BTreeMap<ClaimId, Written<Claim>>,
+    runs: BTreeMap<ClaimId, Written<RunReport>>,
+    losts: BTreeMap<(u32, TaskRange, NodeId), Written<Lost>>,
+    accepts: BTreeMap<(NodeId, TaskRange), Written<Accept>>,
+    register_sum: Sum,
+    view: fold::View,
+}
+
+impl Job {
+    /// A job of which nothing is known.
+    #[must_use]
+    pub fn new(id: JobId) -> Self {
+        Self {
+            id,
+            specs: BTreeMap::new(),
+            controls: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            losts: BTreeMap::new(),
+            accepts: BTreeMap::new(),
+            register_sum: [0; 32],
+            view: fold::View::default(),
+        }
+    }
+
+    /// Takes in a register; `old` is the value that it replaces. A value that cannot be read counts as absent.
+    ///
+    /// The caller calls [`Job::refresh`] after the last of a group.
+    pub fn set(&mut self, author: NodeId, key: &Key, seq: u64, value: &[u8], old: Option<&[u8]>) {
+        let term = |value: &[u8]| register_digest(self.id, author, key, value);
+        let (new_term, old_term) = (term(value), old.map(term));
+        if let Some(old) = old_term {
+            subtract(&mut self.register_sum, &old);
+        }
+        add(&mut self.register_sum, &new_term);
+        match key {
+            Key::Spec => put(&mut self.specs, author, seq, value, Arc::new),
+            Key::Control(n) => put(&mut self.controls, (author, *n), seq, value, |v| v),
+            Key::Claim(attempt, range) => {
+                put(
+                    &mut self.claims,
+                    ClaimId {
+                        attempt: *attempt,
+                        range: *range,
+                        owner: author,
+                    },
+                    seq,
+                    value,
+                    |v| v,
+                );
+            }
+            Key::Run(attempt, range) => {
+                let id = ClaimId {
+                    attempt: *attempt,
+                    range: *range,
+                    owner: author,
+                };
+                put(&mut self.runs, id, seq, value, |v: RunReport| v);
+            }
+            Key::Lost(attempt, range, node) => {
+                put(
+                    &mut self.losts,
+                    (*attempt, *range, *node),
+                    seq,
+                    value,
+                    |v| v,
+                );
+            }
+            Key::Accept(range) => put(&mut self.accepts, (author, *range), seq, value, |v| v),
+            Key::Mesh
+            | Key::Person(..)
+            | Key::Invite(_)
+            | Key::Member(_)
+            | Key::Role(..)
+            | Key::Revoke(_)
+            | Key::Recover(_)
+            | Key::Seal
+            | Key::Checkpoint => {}
+        }
+    }
+
+    /// Folds again after registers or the roster changed.
+    pub fn refresh(&mut self, roster: &Roster) {
+        self.view = fold::fold(self, roster);
+    }
+
+    /// The digest that goes into the state hash: registers and what they fold to.
+    #[must_use]
+    pub fn digest(&self) -> Sum {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&DocId::job(self.id).to_bytes());
+        hasher.update(&self.register_sum);
+        hasher.update(&cbor::encode(&self.view.summary()));
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The spec that counts and the node that submitted it; `None` while no counting spec is known.
+    #[must_use]
+    pub fn spec(&self) -> Option<(&NodeId, &Arc<JobSpec>)> {
+        let submitter = self.view.submitter.as_ref()?;
+        self.specs
+            .get_key_value(submitter)
+            .map(|(node, spec)| (node, &spec.value))
+    }
+
+    /// Claims by attempt, range and owner, the void ones too.
+    #[must_use]
+    pub fn claims(&self) -> &BTreeMap<ClaimId, Written<Claim>> {
+        &self.claims
+    }
+
+    /// A claim's report, if its owner wrote one.
+    #[must_use]
+    pub fn run(&self, id: &ClaimId) -> Option<&RunReport> {
+        self.runs.get(id).map(|w| &w.value)
+    }
+
+    /// Who declared a claim lost.
+    pub fn lost_by<'a>(&'a self, id: &'a ClaimId) -> impl Iterator<Item = NodeId> + 'a {
+        self.losts
+            .range(
+                (id.attempt, id.range, NodeId::ZERO)..=(id.attempt, id.range, NodeId([0xff; 32])),
+            )
+            .filter(|(_, lost)| lost.value.owners.contains(&id.owner))
+            .map(|((_, _, by), _)| *by)
+    }
+
+    /// Number of the next control register of an author.
+    #[must_use]
+    pub fn next_control(&self, author: NodeId) -> u32 {
+        self.controls
+            .range((author, 0)..=(author, u32::MAX))
+            .next_back()
+            .map_or(0, |((_, n), _)| n + 1)
+    }
+}
+
+fn put<K: Ord, V: serde::de::DeserializeOwned, W>(
+    map: &mut BTreeMap<K, Written<W>>,
+    key: K,
+    seq: u64,
+    value: &[u8],
+    wrap: impl Fn(V) -> W,
+) {
+    match cbor::decode(value) {
+        Ok(value) => map.insert(
+            key,
+            Written {
+                seq,
+                value: wrap(value),
+            },
+        ),
+        Err(_) => map.remove(&key),
+    };
+}
+
+fn register_digest(job: JobId, author: NodeId, key: &Key, value: &[u8]) -> Sum {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&job.0).update(&author.0);
+    let key = key.to_string();
+    hasher
+        .update(&[u8::try_from(key.len()).unwrap_or(u8::MAX)])
+        .update(key.as_bytes())
+        .update(value);
+    *hasher.finalize().as_bytes()
+}

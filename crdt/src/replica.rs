@@ -1,0 +1,338 @@
+//! A replica: all feeds that a node knows, and what they come to.
+//!
+//! Bundles go in, in any order and any number of times; rows on a [`Shelf`] and folds come out. Two replicas that hold the
+//! same feeds hold the same folds and show the same state hash. Roles and revocations are judged here, in the fold, so a
+//! bundle of a revoked author is stored and does not count; a fork rewinds its author everywhere.
+
+mod docs;
+mod feeds;
+mod open;
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+
+pub use feeds::{Feed, ForkProof};
+pub use open::FoundingWords;
+pub use rows::JobRow;
+
+use crate::bundle::{Body, Bundle, Change};
+use crate::doc::{DocId, DocKind, Key};
+use crate::ids::{BundleHash, JobId, MeshId, NodeId};
+use crate::job::Job;
+use crate::limits::{
+    CLOCK_AHEAD_MS_MAX, WAITING_BUNDLES_PER_AUTHOR_MAX, WAITING_UNKNOWN_BUNDLES_MAX,
+};
+use crate::roster::Roster;
+use crate::shelf::{Shelf, Table};
+use crate::state_hash::{StateHash, Sum};
+
+/// What became of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ingest {
+    /// It, and perhaps bundles that had waited for it, are part of the replica.
+    Applied(Applied),
+    /// It was known.
+    Duplicate,
+    /// It waits: bundles of its author before it are missing from this place on.
+    Gap {
+        /// First missing bundle.
+        from_seq: u64,
+    },
+    /// It waits: its author is not a member as far as is known here.
+    UnknownAuthor,
+    /// Its author signed two bundles with one seq and is frozen before it.
+    Forked(Box<ForkProof>),
+    /// It does not continue the feed that is known here: the peer may hold another branch from this place on.
+    OtherBranch {
+        /// Place of the last bundle that is known here.
+        at_seq: u64,
+    },
+    /// It is of another mesh.
+    ForeignMesh,
+    /// Its author is frozen before this place.
+    Frozen,
+}
+
+/// What changed by an ingested bundle.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Bundles that became part of the replica, in order.
+    pub bundles: Vec<(NodeId, u64)>,
+    /// Documents whose folds may have changed.
+    pub docs: BTreeSet<DocId>,
+    /// Whether members, roles or revocations changed.
+    pub roster: bool,
+}
+
+/// All that a node knows of its mesh. `S` holds the rows.
+#[derive(Debug)]
+pub struct Replica<S> {
+    mesh: MeshId,
+    founder: NodeId,
+    shelf: S,
+    feeds: BTreeMap<NodeId, Feed>,
+    roster: Roster,
+    roster_digest: Option<Sum>,
+    jobs: BTreeMap<JobId, (Job, Option<Sum>)>,
+    state: StateHash,
+    waiting: BTreeMap<(NodeId, u64), Bundle>,
+    unknown: BTreeMap<(NodeId, u64), Bundle>,
+    hlc: u64,
+}
+
+impl<S: Shelf> Replica<S> {
+    /// The mesh.
+    #[must_use]
+    pub fn mesh(&self) -> MeshId {
+        self.mesh
+    }
+
+    /// The author of the mesh's first bundle.
+    #[must_use]
+    pub fn founder(&self) -> NodeId {
+        self.founder
+    }
+
+    /// The folded roster.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// Heads of all feeds.
+    #[must_use]
+    pub fn feeds(&self) -> &BTreeMap<NodeId, Feed> {
+        &self.feeds
+    }
+
+    /// The rows.
+    #[must_use]
+    pub fn shelf(&self) -> &S {
+        &self.shelf
+    }
+
+    /// The rows, to be written by their owner: rows of [`Table::Peers`] and [`Table::Meta`] are no business of the replica.
+    pub fn shelf_mut(&mut self) -> &mut S {
+        &mut self.shelf
+    }
+
+    /// The state hash.
+    #[must_use]
+    pub fn state_hash(&self) -> [u8; 32] {
+        self.state.root()
+    }
+
+    /// Jobs in memory: all that are not finished, and those asked for recently.
+    #[must_use]
+    pub fn jobs(&self) -> &BTreeMap<JobId, (Job, Option<Sum>)> {
+        &self.jobs
+    }
+
+    /// A job in memory.
+    #[must_use]
+    pub fn cached_job(&self, id: &JobId) -> Option<&Job> {
+        self.jobs.get(id).map(|(job, _)| job)
+    }
+
+    /// A job, read from its rows where it is not in memory; `None` when nothing is known of it.
+    pub fn job(&mut self, id: JobId) -> Option<&Job> {
+        if !self.jobs.contains_key(&id) && self.shelf.get(Table::Jobs, &id.0).is_none() {
+            return None;
+        }
+        Some(&self.load_job(id).0)
+    }
+
+    /// Drops a finished job from memory; its rows stay.
+    pub fn forget(&mut self, id: &JobId) {
+        if self
+            .jobs
+            .get(id)
+            .is_some_and(|(job, _)| job.state().is_some_and(crate::job::JobState::is_final))
+        {
+            self.jobs.remove(id);
+        }
+    }
+
+    /// Signs `changes` as the next bundle of `key`'s feed and takes it in.
+    ///
+    /// The caller makes the rows durable before anybody else sees the bundle.
+    ///
+    /// # Panics
+    /// When the key's own feed is frozen: the caller asks [`Feed::frozen`] first.
+    pub fn append(
+        &mut self,
+        key: &SigningKey,
+        wall_ms: u64,
+        changes: &[Change],
+    ) -> (Bundle, Applied) {
+        let me = NodeId(key.verifying_key().to_bytes());
+        let (seq, prev) = self
+            .feeds
+            .get(&me)
+            .map_or((0, BundleHash::ZERO), |feed| (feed.seq, feed.hash));
+        self.hlc = (self.hlc + 1).max(wall_ms << 16);
+        let mesh = if seq == 0 && me == self.founder && self.feeds.is_empty() {
+            MeshId::ZERO
+        } else {
+            self.mesh
+        };
+        let bundle = Bundle::sign(key, mesh, seq + 1, prev, self.hlc, changes);
+        match self.ingest(bundle.clone(), wall_ms) {
+            Ingest::Applied(applied) => (bundle, applied),
+            Ingest::UnknownAuthor => {
+                self.unknown.remove(&(me, seq + 1));
+                let mut applied = Applied::default();
+                self.apply_chain(bundle.clone(), &mut applied);
+                (bundle, applied)
+            }
+            other => unreachable!("our own next bundle is applied, not {other:?}"),
+        }
+    }
+
+    /// Takes in a bundle that was decoded and verified. `wall_ms` guards the clock against stamps from the future.
+    pub fn ingest(&mut self, bundle: Bundle, wall_ms: u64) -> Ingest {
+        let header = &bundle.header;
+        let founding =
+            header.seq == 1 && header.mesh == MeshId::ZERO && bundle.hash.0 == self.mesh.0;
+        if header.mesh != self.mesh && !founding {
+            return Ingest::ForeignMesh;
+        }
+        if header.hlc >> 16 <= wall_ms + CLOCK_AHEAD_MS_MAX {
+            self.hlc = self.hlc.max(header.hlc);
+        }
+        let (author, seq) = (header.author, header.seq);
+        let feed = self.feeds.get(&author).cloned().unwrap_or_default();
+        if feed.frozen && seq > feed.seq {
+            return Ingest::Frozen;
+        }
+        if seq <= feed.seq {
+            return self.check_branch(bundle, &feed);
+        }
+        if !self.is_known(&bundle) {
+            return self.hold_unknown(bundle);
+        }
+        if seq > feed.seq + 1 {
+            self.hold(bundle);
+            return Ingest::Gap {
+                from_seq: feed.seq + 1,
+            };
+        }
+        if header.prev != feed.hash {
+            return Ingest::OtherBranch { at_seq: feed.seq };
+        }
+        let mut applied = Applied::default();
+        self.apply_chain(bundle, &mut applied);
+        Ingest::Applied(applied)
+    }
+
+    /// Applies a bundle that fits, and then what had waited for it.
+    fn apply_chain(&mut self, bundle: Bundle, applied: &mut Applied) {
+        let mut ready = vec![bundle];
+        while let Some(bundle) = ready.pop() {
+            let (author, seq) = (bundle.header.author, bundle.header.seq);
+            self.apply(&bundle, applied);
+            if let Some(next) = self.waiting.remove(&(author, seq + 1)) {
+                if next.header.prev == bundle.hash {
+                    ready.push(next);
+                }
+            }
+            if applied.roster && ready.is_empty() {
+                ready.extend(self.unknown_that_fit());
+            }
+        }
+    }
+
+    fn apply(&mut self, bundle: &Bundle, applied: &mut Applied) {
+        let (author, seq) = (bundle.header.author, bundle.header.seq);
+        self.store_bundle(bundle);
+        applied.bundles.push((author, seq));
+        let counts = self.counts(&author, seq);
+        let mut docs = BTreeSet::new();
+        for (at, (change, body)) in bundle.header.changes.iter().zip(&bundle.bodies).enumerate() {
+            if !counts && change.doc.kind != DocKind::Roster {
+                continue;
+            }
+            match body {
+                Body::Register { key, value } => {
+                    self.write_register(change.doc, author, key, seq, value)
+                }
+                Body::Notebook(bytes) => self.write_note(change.doc, author, seq, at, bytes),
+                Body::Pruned => {}
+            }
+            docs.insert(change.doc);
+        }
+        if docs.contains(&DocId::ROSTER) {
+            applied.roster |= self.refold_roster(&mut docs);
+        }
+        self.refold(&docs);
+        applied.docs.extend(docs);
+    }
+
+    /// Whether an author's bundle counts outside the roster, whose fold judges that by itself.
+    fn counts(&self, author: &NodeId, seq: u64) -> bool {
+        self.roster
+            .revoked
+            .get(author)
+            .is_none_or(|(last, _)| seq <= *last)
+    }
+
+    /// Whether a bundle's author may have a feed here: a member (revoked or not), the founder, or a node that the recovery
+    /// key signs in with this very bundle.
+    fn is_known(&self, bundle: &Bundle) -> bool {
+        let author = bundle.header.author;
+        let recovers = || {
+            bundle.bodies.iter().any(|body| match body {
+                Body::Register {
+                    key: Key::Recover(_),
+                    value,
+                } => self.roster.recovery.is_some_and(|recovery| {
+                    crate::cbor::decode::<crate::roster::RecoverySigned>(value)
+                        .is_ok_and(|signed| signed.verifies(self.mesh, &recovery))
+                }),
+                Body::Register { .. } | Body::Notebook(_) | Body::Pruned => false,
+            })
+        };
+        author == self.founder || self.roster.members.contains_key(&author) || recovers()
+    }
+
+    fn hold(&mut self, bundle: Bundle) {
+        let author = bundle.header.author;
+        let held = self.waiting.range((author, 0)..=(author, u64::MAX)).count();
+        if held < WAITING_BUNDLES_PER_AUTHOR_MAX {
+            self.waiting.insert((author, bundle.header.seq), bundle);
+        }
+    }
+
+    fn hold_unknown(&mut self, bundle: Bundle) -> Ingest {
+        if self.unknown.len() < WAITING_UNKNOWN_BUNDLES_MAX {
+            self.unknown
+                .insert((bundle.header.author, bundle.header.seq), bundle);
+        }
+        Ingest::UnknownAuthor
+    }
+
+    /// Bundles that waited for their author to be known and now continue its feed.
+    fn unknown_that_fit(&mut self) -> Option<Bundle> {
+        let fitting = self.unknown.iter().find(|((author, seq), bundle)| {
+            let feed = self.feeds.get(author);
+            let (head, hash) = feed.map_or((0, BundleHash::ZERO), |feed| (feed.seq, feed.hash));
+            *seq == head + 1 && bundle.header.prev == hash && self.is_known(bundle)
+        });
+        let key = fitting.map(|(key, _)| *key)?;
+        self.unknown.remove(&key)
+    }
+
+    /// Bundles of an author, as they travel, up to `limit`.
+    #[must_use]
+    pub fn bundles(&self, author: NodeId, from_seq: u64, limit: usize) -> Vec<Bytes> {
+        let from = rows::bundle_key(author, from_seq);
+        self.shelf
+            .scan(Table::Bundles, &author.0, &from, limit)
+            .into_iter()
+            .map(|(_, wire)| wire.into())
+            .collect()
+    }
+}

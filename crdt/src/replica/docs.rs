@@ -1,0 +1,379 @@
+//! Registers and folds of a replica's documents.
+
+use std::collections::BTreeSet;
+
+use serde_bytes::ByteArray;
+
+use super::Replica;
+use super::rows::{
+    JobRow, Stored, bundle_key, read_register_key, read_register_value, register_key,
+    register_value, time_key,
+};
+use crate::bundle::{Body, Bundle};
+use crate::cbor;
+use crate::doc::{DocId, DocKind, Key};
+use crate::ids::{JobId, NodeId};
+use crate::job::{Job, JobState};
+use crate::roster;
+use crate::shelf::{Shelf, Table};
+use crate::state_hash::Sum;
+
+const TITLE_CHARS_MAX: usize = 160;
+
+impl<S: Shelf> Replica<S> {
+    pub(super) fn write_register(
+        &mut self,
+        doc: DocId,
+        author: NodeId,
+        key: &Key,
+        seq: u64,
+        value: &[u8],
+    ) {
+        let row = register_key(doc, &key.to_string(), author);
+        let old = self.shelf.get(Table::Registers, &row);
+        let old = old.as_deref().and_then(read_register_value);
+        if old.is_some_and(|(old_seq, _)| key.is_write_once() || old_seq >= seq) {
+            return;
+        }
+        if let Some(id) = doc.as_job() {
+            let old = old.map(|(_, value)| value.to_vec());
+            self.load_job(id)
+                .0
+                .set(author, key, seq, value, old.as_deref());
+        }
+        self.shelf
+            .put((Table::Registers, row, Some(register_value(seq, value))));
+    }
+
+    pub(super) fn write_note(
+        &mut self,
+        doc: DocId,
+        author: NodeId,
+        seq: u64,
+        at: usize,
+        bytes: &[u8],
+    ) {
+        let mut row = doc.to_bytes().to_vec();
+        row.extend_from_slice(&author.0);
+        row.extend_from_slice(&seq.to_be_bytes());
+        row.extend_from_slice(&u16::try_from(at).unwrap_or(u16::MAX).to_be_bytes());
+        self.shelf.put((Table::Notes, row, Some(bytes.to_vec())));
+    }
+
+    /// A notebook's changes with their authors, in the order of their rows; those that do not count are left out.
+    #[must_use]
+    pub fn note_changes(&self, doc: DocId) -> Vec<(NodeId, u64, Vec<u8>)> {
+        let rows = self.shelf.all(Table::Notes, &doc.to_bytes());
+        rows.into_iter()
+            .filter_map(|(key, change)| {
+                let author = NodeId(key.get(DocId::LEN..DocId::LEN + 32)?.try_into().ok()?);
+                let seq =
+                    u64::from_be_bytes(key.get(DocId::LEN + 32..DocId::LEN + 40)?.try_into().ok()?);
+                self.roster
+                    .role_at(&author, seq)
+                    .filter(|role| role.may_submit())?;
+                Some((author, seq, change))
+            })
+            .collect()
+    }
+
+    /// The registers of a document.
+    pub(super) fn registers(&self, doc: DocId) -> Vec<Stored> {
+        let rows = self.shelf.all(Table::Registers, &doc.to_bytes());
+        rows.into_iter()
+            .filter_map(|(row, value)| {
+                let (doc, author, text) = read_register_key(&row)?;
+                let key = Key::parse(doc, author, &text).ok()?;
+                let (seq, value) = read_register_value(&value)?;
+                Some(Stored {
+                    author,
+                    key,
+                    seq,
+                    value: value.to_vec(),
+                })
+            })
+            .collect()
+    }
+
+    /// Registers of a document for people: author, key, seq, canonical value.
+    #[must_use]
+    pub fn show(&self, doc: DocId) -> Vec<(NodeId, Key, u64, Vec<u8>)> {
+        self.registers(doc)
+            .into_iter()
+            .map(|r| (r.author, r.key, r.seq, r.value))
+            .collect()
+    }
+
+    pub(super) fn load_job(&mut self, id: JobId) -> &mut (Job, Option<Sum>) {
+        if !self.jobs.contains_key(&id) {
+            let mut job = Job::new(id);
+            for r in self.registers(DocId::job(id)) {
+                job.set(r.author, &r.key, r.seq, &r.value, None);
+            }
+            job.refresh(&self.roster);
+            let digest = self.job_row(id).map(|row| row.digest);
+            self.jobs.insert(id, (job, digest));
+        }
+        self.jobs.get_mut(&id).expect("just inserted")
+    }
+
+    /// A job's line in lists.
+    #[must_use]
+    pub fn job_row(&self, id: JobId) -> Option<JobRow> {
+        self.shelf
+            .get(Table::Jobs, &id.0)
+            .and_then(|row| cbor::decode(&row).ok())
+    }
+
+    /// Folds documents again and writes their rows.
+    pub(super) fn refold(&mut self, docs: &BTreeSet<DocId>) {
+        for doc in docs {
+            match doc.kind {
+                DocKind::Job => self.refold_job(JobId(doc.id)),
+                DocKind::Note => self.refold_note(*doc),
+                DocKind::Roster | DocKind::Feed => {}
+            }
+        }
+    }
+
+    fn refold_job(&mut self, id: JobId) {
+        self.load_job(id);
+        let (job, digest) = self.jobs.get_mut(&id).expect("just loaded");
+        job.refresh(&self.roster);
+        let new = job.digest();
+        let old = digest.replace(new);
+        let row = row_of(job, new);
+        let doc = DocId::job(id);
+        self.state
+            .replace(&mut self.shelf, doc, old.as_ref(), Some(&new));
+        let open = row.state().is_none_or(|state| !state.is_final());
+        let open_row = open.then(Vec::new);
+        if self.shelf.get(Table::OpenJobs, &id.0).is_some() != open {
+            self.shelf.put((Table::OpenJobs, id.0.to_vec(), open_row));
+        }
+        if row.submitter.is_some() && old.is_none() {
+            self.shelf.put((
+                Table::JobsByTime,
+                time_key(row.created_ms, id),
+                Some(Vec::new()),
+            ));
+        }
+        self.shelf
+            .put((Table::Jobs, id.0.to_vec(), Some(cbor::encode(&row))));
+    }
+
+    fn refold_note(&mut self, doc: DocId) {
+        let key = [b"note-digest/".as_slice(), &doc.to_bytes()].concat();
+        let old = self
+            .shelf
+            .get(Table::Meta, &key)
+            .and_then(|v| Sum::try_from(v.as_slice()).ok());
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&doc.to_bytes());
+        for (author, seq, change) in self.note_changes(doc) {
+            hasher
+                .update(&author.0)
+                .update(&seq.to_be_bytes())
+                .update(blake3::hash(&change).as_bytes());
+        }
+        let new: Sum = *hasher.finalize().as_bytes();
+        self.state
+            .replace(&mut self.shelf, doc, old.as_ref(), Some(&new));
+        self.shelf.put((Table::Meta, key, Some(new.to_vec())));
+    }
+
+    /// The roster as its registers fold, and its part in the state hash.
+    pub(super) fn fold_roster(&self) -> (roster::Roster, Sum) {
+        let registers = self.registers(DocId::ROSTER);
+        let folded = roster::fold(
+            self.mesh,
+            self.founder,
+            registers
+                .iter()
+                .map(|r| (r.author, r.key.clone(), r.seq, r.value.as_slice())),
+        );
+        let digest = roster_digest(&folded, &registers);
+        (folded, digest)
+    }
+
+    /// Folds the roster again; adds to `docs` what its changes touch, and answers whether it changed.
+    pub(super) fn refold_roster(&mut self, docs: &mut BTreeSet<DocId>) -> bool {
+        let (new, digest) = self.fold_roster();
+        let old = self.roster_digest.replace(digest);
+        self.state
+            .replace(&mut self.shelf, DocId::ROSTER, old.as_ref(), Some(&digest));
+        if new == self.roster {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.roster, new);
+        let authors: BTreeSet<NodeId> = before
+            .members
+            .keys()
+            .chain(self.roster.members.keys())
+            .copied()
+            .collect();
+        for author in authors {
+            let cut =
+                |r: &roster::Roster| r.revoked.get(&author).map_or(u64::MAX, |(last, _)| *last);
+            let (old_cut, new_cut) = (cut(&before), cut(&self.roster));
+            if old_cut != new_cut {
+                let touched = self.docs_touched(author, old_cut.min(new_cut).saturating_add(1));
+                docs.extend(touched.iter().copied());
+                self.rewrite_author(author, &touched);
+            }
+            if before.members.get(&author) != self.roster.members.get(&author) {
+                docs.extend(self.docs_touched(author, 1));
+            }
+        }
+        docs.remove(&DocId::ROSTER);
+        let live: Vec<DocId> = self.jobs.keys().map(|id| DocId::job(*id)).collect();
+        docs.extend(live);
+        true
+    }
+
+    /// Documents that an author's bundles from `from_seq` on change.
+    pub(super) fn docs_touched(&self, author: NodeId, from_seq: u64) -> BTreeSet<DocId> {
+        let from = bundle_key(author, from_seq);
+        let rows = self
+            .shelf
+            .scan(Table::Bundles, &author.0, &from, usize::MAX);
+        rows.into_iter()
+            .filter_map(|(_, wire)| Bundle::decode(wire.into()).ok())
+            .flat_map(|bundle| bundle.header.changes.into_iter().map(|c| c.doc))
+            .collect()
+    }
+
+    /// Writes an author's registers and notes in `docs` again from those of its bundles that count, then folds.
+    pub(super) fn rebuild_author(&mut self, author: NodeId, mut docs: BTreeSet<DocId>) {
+        self.rewrite_author(author, &docs);
+        if docs.contains(&DocId::ROSTER) {
+            for r in self.registers(DocId::ROSTER) {
+                let head = self.feeds.get(&author).map_or(0, |feed| feed.seq);
+                if r.author == author && r.seq > head {
+                    let row = register_key(DocId::ROSTER, &r.key.to_string(), author);
+                    self.shelf.put((Table::Registers, row, None));
+                }
+            }
+            self.refold_roster(&mut docs);
+        }
+        docs.remove(&DocId::ROSTER);
+        self.refold(&docs);
+    }
+
+    fn rewrite_author(&mut self, author: NodeId, docs: &BTreeSet<DocId>) {
+        let docs: BTreeSet<DocId> = docs
+            .iter()
+            .filter(|d| d.kind != DocKind::Roster)
+            .copied()
+            .collect();
+        for doc in &docs {
+            for r in self
+                .registers(*doc)
+                .into_iter()
+                .filter(|r| r.author == author)
+            {
+                let row = register_key(*doc, &r.key.to_string(), author);
+                self.shelf.put((Table::Registers, row, None));
+            }
+            let prefix = [&doc.to_bytes()[..], &author.0].concat();
+            for (row, _) in self.shelf.all(Table::Notes, &prefix) {
+                self.shelf.put((Table::Notes, row, None));
+            }
+        }
+        let digests: Vec<(JobId, Option<Sum>)> = docs
+            .iter()
+            .filter_map(DocId::as_job)
+            .map(|id| (id, self.load_job(id).1))
+            .collect();
+        for (id, _) in &digests {
+            self.jobs.remove(id);
+        }
+        for (_, wire) in self.shelf.all(Table::Bundles, &author.0) {
+            let Ok(bundle) = Bundle::decode(wire.into()) else {
+                continue;
+            };
+            let seq = bundle.header.seq;
+            if !self.counts(&author, seq) {
+                break;
+            }
+            for (at, (change, body)) in bundle.header.changes.iter().zip(&bundle.bodies).enumerate()
+            {
+                match body {
+                    Body::Register { key, value } if docs.contains(&change.doc) => {
+                        self.write_register(change.doc, author, key, seq, value);
+                    }
+                    Body::Notebook(bytes) if docs.contains(&change.doc) => {
+                        self.write_note(change.doc, author, seq, at, bytes);
+                    }
+                    Body::Register { .. } | Body::Notebook(_) | Body::Pruned => {}
+                }
+            }
+        }
+        for (id, digest) in digests {
+            self.load_job(id).1 = digest;
+        }
+    }
+}
+
+fn row_of(job: &Job, digest: Sum) -> JobRow {
+    let spec = job.spec();
+    let title = spec.map(|(_, s)| {
+        if s.name.is_empty() {
+            s.command.join(" ")
+        } else {
+            s.name.clone()
+        }
+    });
+    let owner = job
+        .claims()
+        .iter()
+        .rev()
+        .find(|(id, _)| !job.is_void(id))
+        .map(|(id, _)| id.owner);
+    JobRow {
+        id: job.id,
+        state: job.state().map(|s| s as u8),
+        submitter: spec.map(|(node, _)| *node),
+        owner,
+        trace: spec.map(|(_, s)| s.trace).unwrap_or_default(),
+        created_ms: spec.map_or(0, |(_, s)| s.created_ms),
+        tasks: spec.map_or(0, |(_, s)| s.tasks()),
+        done: job.count(JobState::Done),
+        title: title
+            .unwrap_or_default()
+            .chars()
+            .take(TITLE_CHARS_MAX)
+            .collect(),
+        digest,
+    }
+}
+
+fn roster_digest(folded: &roster::Roster, registers: &[Stored]) -> Sum {
+    let mut hasher = blake3::Hasher::new();
+    for r in registers {
+        let line = cbor::encode(&(
+            r.author,
+            r.key.to_string(),
+            r.seq,
+            serde_bytes::Bytes::new(&r.value),
+        ));
+        hasher.update(blake3::hash(&line).as_bytes());
+    }
+    for (node, member) in &folded.members {
+        hasher.update(&cbor::encode(&(
+            node,
+            &member.name,
+            member.person,
+            &member.roles,
+        )));
+    }
+    for (node, (seq, hash)) in &folded.revoked {
+        hasher.update(&cbor::encode(&(
+            node,
+            seq,
+            ByteArray::new(hash.0),
+            folded.suspended.contains(node),
+        )));
+    }
+    *hasher.finalize().as_bytes()
+}
