@@ -14,3 +14,19 @@ pub mod roster;
 pub mod shelf;
 pub mod state_hash;
 pub mod ticket;
+
+pub use ed25519_dalek::SigningKey;
+
+use ed25519_dalek::{Signature, Signer, Verifier, VerifyingKey};
+
+/// Signs bytes; the first field of what they encode names what they are.
+#[must_use]
+pub fn sign(key: &SigningKey, message: &[u8]) -> [u8; 64] {
+    key.sign(message).to_bytes()
+}
+
+/// Whether a node signed these bytes.
+#[must_use]
+pub fn verify(node: &ids::NodeId, message: &[u8], signature: &[u8; 64]) -> bool {
+    VerifyingKey::from_bytes(&node.0).is_ok_and(|key| key.verify(message, &Signature::from_bytes(signature)).is_ok())
+}
