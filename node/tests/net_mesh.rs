@@ -1,5 +1,9 @@
 //! Nodes over real loopback sockets: control frames, gossip, streams, joining, restarts.
 
+#[path = "net_mesh/bulk.rs"]
+mod bulk;
+#[path = "net_mesh/hostile.rs"]
+mod hostile;
 #[path = "net_mesh/kit.rs"]
 mod kit;
 
