@@ -1,1 +1,2 @@
-//! Skeleton.
+//! All I/O of V6.
+pub mod net;
