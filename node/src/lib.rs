@@ -1,1 +1,3 @@
-//! Skeleton.
+//! All input and output of V6.
+
+pub mod blobs;
