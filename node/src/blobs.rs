@@ -64,12 +64,19 @@ pub enum BlobKind {
 
 impl BlobRef {
     /// The blob without bytes, which is always here.
-    pub const EMPTY: Self = Self { hash: BlobHash(EMPTY_HASH), size: 0 };
+    pub const EMPTY: Self = Self {
+        hash: BlobHash(EMPTY_HASH),
+        size: 0,
+    };
 
     /// How it is stored: that follows from the size, so that nobody can claim otherwise.
     #[must_use]
     pub const fn kind(&self) -> BlobKind {
-        if self.size > limits::PART_BYTES { BlobKind::Parts } else { BlobKind::Raw }
+        if self.size > limits::PART_BYTES {
+            BlobKind::Parts
+        } else {
+            BlobKind::Raw
+        }
     }
 
     /// Number of parts; 0 for a raw blob.
@@ -83,8 +90,14 @@ impl BlobRef {
 
     /// Size of the part with this index, in bytes.
     const fn part_size(&self, index: u64) -> u64 {
-        let rest = self.size.saturating_sub(index.saturating_mul(limits::PART_BYTES));
-        if rest < limits::PART_BYTES { rest } else { limits::PART_BYTES }
+        let rest = self
+            .size
+            .saturating_sub(index.saturating_mul(limits::PART_BYTES));
+        if rest < limits::PART_BYTES {
+            rest
+        } else {
+            limits::PART_BYTES
+        }
     }
 
     fn content(&self) -> HashAndFormat {
@@ -92,7 +105,10 @@ impl BlobRef {
             BlobKind::Raw => BlobFormat::Raw,
             BlobKind::Parts => BlobFormat::HashSeq,
         };
-        HashAndFormat { hash: iroh_hash(&self.hash), format }
+        HashAndFormat {
+            hash: iroh_hash(&self.hash),
+            format,
+        }
     }
 }
 
@@ -134,7 +150,9 @@ pub struct Blobs {
 
 impl std::fmt::Debug for Blobs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Blobs").field("dir", &self.inner.dir).finish_non_exhaustive()
+        f.debug_struct("Blobs")
+            .field("dir", &self.inner.dir)
+            .finish_non_exhaustive()
     }
 }
 
@@ -206,7 +224,10 @@ impl Inner {
         for hash in &hashes {
             index.hold(*hash);
         }
-        Held { inner: self.clone(), hashes: hashes.clone() }
+        Held {
+            inner: self.clone(),
+            hashes: hashes.clone(),
+        }
     }
 
     /// Sets the tag and mirrors it. The content must be held.
@@ -214,9 +235,16 @@ impl Inner {
         if blob.size == 0 {
             return Ok(());
         }
-        let name = PinName { reason: reason.clone(), hash: blob.hash };
+        let name = PinName {
+            reason: reason.clone(),
+            hash: blob.hash,
+        };
         let _open = self.gate.read().await;
-        let set = self.store()?.tags().set(name.to_tag(), blob.content()).await;
+        let set = self
+            .store()?
+            .tags()
+            .set(name.to_tag(), blob.content())
+            .await;
         set.map_err(|e| error::store_error(&self.dir, e))?;
         self.index().pin(name);
         Ok(())
@@ -231,7 +259,11 @@ impl Blobs {
 
     /// Changes the quota, in bytes; a lower one takes effect at the next collection.
     pub fn set_quota(&self, quota_bytes: u64) {
-        let mut config = self.inner.config.write().unwrap_or_else(PoisonError::into_inner);
+        let mut config = self
+            .inner
+            .config
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         config.quota_bytes = quota_bytes;
     }
 
@@ -247,7 +279,11 @@ impl Blobs {
     /// Which of these are not (all) here. No disk access.
     #[must_use]
     pub fn missing(&self, blobs: &[BlobRef]) -> Vec<BlobRef> {
-        blobs.iter().filter(|blob| !self.has(blob)).copied().collect()
+        blobs
+            .iter()
+            .filter(|blob| !self.has(blob))
+            .copied()
+            .collect()
     }
 
     /// The blob that a hash names, when all of it is here: for users, who type hashes.
@@ -256,7 +292,10 @@ impl Blobs {
         if *hash == BlobRef::EMPTY.hash {
             return Some(BlobRef::EMPTY);
         }
-        self.inner.index().total(hash).map(|size| BlobRef { hash: *hash, size })
+        self.inner
+            .index()
+            .total(hash)
+            .map(|size| BlobRef { hash: *hash, size })
     }
 
     /// Size in bytes of the blob that a hash names, when all of it is here.
@@ -293,9 +332,9 @@ impl Blobs {
     /// [`BlobError::NotFound`]: it is not (all) here.
     pub async fn pin(&self, blob: &BlobRef, pin: &Pin) -> Result<(), BlobError> {
         let held = self.hold_all(blob).await?;
-        self.inner.set_pin(blob, &pin.reason).await?;
+        let pinned = self.inner.set_pin(blob, &pin.reason).await;
         drop(held);
-        Ok(())
+        self.checked(pinned).await
     }
 
     /// Ends all pins of a reason; returns how many there were. The content stays until room is needed.
@@ -304,7 +343,8 @@ impl Blobs {
     /// [`BlobError`]: the store failed.
     pub async fn unpin(&self, reason: &PinReason) -> Result<usize, BlobError> {
         let names = self.inner.index().pins_of(reason);
-        self.remove_pins(&names).await?;
+        let removed = self.remove_pins(&names).await;
+        self.checked(removed).await?;
         Ok(names.len())
     }
 
@@ -313,7 +353,11 @@ impl Blobs {
     /// # Errors
     /// [`BlobError`]: the store failed.
     pub async fn unpin_blob(&self, hash: &BlobHash, reason: &PinReason) -> Result<(), BlobError> {
-        self.remove_pins(&[PinName { reason: reason.clone(), hash: *hash }]).await
+        self.remove_pins(&[PinName {
+            reason: reason.clone(),
+            hash: *hash,
+        }])
+        .await
     }
 
     async fn remove_pins(&self, names: &[PinName]) -> Result<(), BlobError> {
@@ -338,7 +382,11 @@ impl Blobs {
             held = merge(held, more);
         }
         let index = self.inner.index();
-        let gone = held.hashes.iter().find(|hash| blob.size != 0 && !index.is_complete(hash)).copied();
+        let gone = held
+            .hashes
+            .iter()
+            .find(|hash| blob.size != 0 && !index.is_complete(hash))
+            .copied();
         drop(index);
         match gone {
             Some(hash) => Err(BlobError::NotFound { hash }),
@@ -353,15 +401,25 @@ impl Blobs {
     /// # Errors
     /// [`BlobError`]: it could not be made durable.
     pub async fn sync(&self) -> Result<(), BlobError> {
-        let hashes = std::mem::take(&mut *self.inner.unsynced.lock().unwrap_or_else(PoisonError::into_inner));
-        let paths: Vec<_> = hashes.iter().map(|hash| self.inner.data_path(hash)).collect();
+        let hashes = std::mem::take(
+            &mut *self
+                .inner
+                .unsynced
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let paths: Vec<_> = hashes
+            .iter()
+            .map(|hash| self.inner.data_path(hash))
+            .collect();
         let dir = self.inner.dir.join("data");
         let synced = tokio::task::spawn_blocking(move || platform::sync_files(&paths, &dir)).await;
         synced
             .map_err(|e| BlobError::Store(e.to_string()))?
             .map_err(|e| error::io_error(&self.inner.dir.join("data"), e))?;
         let done = self.inner.store()?.sync_db().await;
-        done.map_err(|e| error::store_error(&self.inner.dir, e))
+        self.checked(done.map_err(|e| error::store_error(&self.inner.dir, e)))
+            .await
     }
 
     /// Whether the store itself, not the index, has all of a hash.
@@ -387,6 +445,8 @@ fn our_hash(hash: iroh_blobs::Hash) -> BlobHash {
 
 /// Unix time in milliseconds.
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,6 +4,9 @@
 mod crash;
 #[path = "blobs/fetch.rs"]
 mod fetch;
+#[cfg(target_os = "linux")]
+#[path = "blobs/full.rs"]
+mod full;
 #[path = "blobs/gc.rs"]
 mod gc;
 #[path = "blobs/net.rs"]

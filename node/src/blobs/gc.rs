@@ -57,13 +57,20 @@ impl Collector {
     pub(super) fn new() -> (Self, GcConfig) {
         let (plans, receiver) = mpsc::channel(1);
         let ended = Arc::new(AtomicBool::new(false));
-        let hook = Arc::new(Mutex::new(Hook { plans: receiver, running: None }));
+        let hook = Arc::new(Mutex::new(Hook {
+            plans: receiver,
+            running: None,
+        }));
         let flag = ended.clone();
-        let protect: iroh_blobs::store::ProtectCb = Arc::new(move |live: &mut HashSet<iroh_blobs::Hash>| {
-            let (hook, flag) = (hook.clone(), flag.clone());
-            Box::pin(async move { next_run(&hook, &flag, live).await })
-        });
-        let config = GcConfig { interval: Duration::from_millis(1), add_protected: Some(protect) };
+        let protect: iroh_blobs::store::ProtectCb =
+            Arc::new(move |live: &mut HashSet<iroh_blobs::Hash>| {
+                let (hook, flag) = (hook.clone(), flag.clone());
+                Box::pin(async move { next_run(&hook, &flag, live).await })
+            });
+        let config = GcConfig {
+            interval: Duration::from_millis(1),
+            add_protected: Some(protect),
+        };
         (Self { plans, ended }, config)
     }
 
@@ -75,7 +82,10 @@ impl Collector {
     async fn run(&self, keep: Vec<BlobHash>) -> Result<(), BlobError> {
         let stopped = || BlobError::Store("its collector has stopped".to_owned());
         let (done, finished) = oneshot::channel();
-        self.plans.send(Plan { keep, done }).await.map_err(|_| stopped())?;
+        self.plans
+            .send(Plan { keep, done })
+            .await
+            .map_err(|_| stopped())?;
         finished.await.map_err(|_| stopped())
     }
 }
@@ -130,7 +140,11 @@ impl Blobs {
             tokio::time::sleep(every).await;
             match self.gc(GcMode::ToQuota).await {
                 Ok(report) if report.deleted > 0 => {
-                    tracing::info!(deleted = report.deleted, bytes = report.freed_bytes, "collected blobs");
+                    tracing::info!(
+                        deleted = report.deleted,
+                        bytes = report.freed_bytes,
+                        "collected blobs"
+                    );
                 }
                 Ok(_) => {}
                 Err(BlobError::Closed) => return,
@@ -160,7 +174,12 @@ impl Inner {
         if victims.is_empty() {
             return Ok(GcReport::default());
         }
-        let collector = self.live.read().unwrap_or_else(PoisonError::into_inner).collector.clone();
+        let collector = self
+            .live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .collector
+            .clone();
         collector.ok_or(BlobError::Closed)?.run(keep).await?;
         let mut report = GcReport::default();
         for hash in victims {
@@ -188,17 +207,27 @@ impl Inner {
             if second.is_err() {
                 let mut index = self.index();
                 index.refuse(bytes);
-                return Err(BlobError::QuotaExceeded { used: index.unfreeable(), quota });
+                return Err(BlobError::QuotaExceeded {
+                    used: index.unfreeable(),
+                    quota,
+                });
             }
         }
-        let reservation = Reservation { inner: self.clone(), bytes };
+        let reservation = Reservation {
+            inner: self.clone(),
+            bytes,
+        };
         let wanted = bytes.saturating_add(DISK_RESERVE_BYTES);
-        let lacking = |dir: &std::path::Path| wanted.saturating_sub(platform::free_bytes(dir).unwrap_or(u64::MAX));
+        let lacking = |dir: &std::path::Path| {
+            wanted.saturating_sub(platform::free_bytes(dir).unwrap_or(u64::MAX))
+        };
         if lacking(&self.dir) > 0 {
             self.collect(lacking(&self.dir)).await?;
         }
         if lacking(&self.dir) > 0 {
-            return Err(BlobError::DiskFull { path: self.dir.clone() });
+            return Err(BlobError::DiskFull {
+                path: self.dir.clone(),
+            });
         }
         Ok(reservation)
     }

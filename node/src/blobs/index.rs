@@ -105,7 +105,15 @@ impl Index {
         let entry = self.entries.get(root).filter(|entry| entry.complete)?;
         match self.parts.get(root) {
             None => Some(entry.size),
-            Some(parts) => parts.iter().map(|part| self.entries.get(part).filter(|e| e.complete).map(|e| e.size)).sum(),
+            Some(parts) => parts
+                .iter()
+                .map(|part| {
+                    self.entries
+                        .get(part)
+                        .filter(|e| e.complete)
+                        .map(|e| e.size)
+                })
+                .sum(),
         }
     }
 
@@ -125,9 +133,13 @@ impl Index {
     }
 
     pub(super) fn unpin(&mut self, name: &PinName) {
-        let Some(all) = self.pins.remove(name) else { return };
+        let Some(all) = self.pins.remove(name) else {
+            return;
+        };
         for hash in all.iter() {
-            let Some(count) = self.refs.get_mut(hash) else { continue };
+            let Some(count) = self.refs.get_mut(hash) else {
+                continue;
+            };
             *count -= 1;
             if *count == 0 {
                 self.refs.remove(hash);
@@ -142,18 +154,34 @@ impl Index {
 
     /// Pins of this reason, in the order of their hashes.
     pub(super) fn pins_of(&self, reason: &PinReason) -> Vec<PinName> {
-        let from = PinName { reason: reason.clone(), hash: BlobHash::ZERO };
-        self.pins.range(from..).map(|(name, _)| name).take_while(|name| name.reason == *reason).cloned().collect()
+        let from = PinName {
+            reason: reason.clone(),
+            hash: BlobHash::ZERO,
+        };
+        self.pins
+            .range(from..)
+            .map(|(name, _)| name)
+            .take_while(|name| name.reason == *reason)
+            .cloned()
+            .collect()
     }
 
     /// Pins whose time is over.
     pub(super) fn pins_over(&self, now_ms: u64) -> Vec<PinName> {
-        self.pins.keys().filter(|name| name.reason.is_over(now_ms)).cloned().collect()
+        self.pins
+            .keys()
+            .filter(|name| name.reason.is_over(now_ms))
+            .cloned()
+            .collect()
     }
 
     pub(super) fn reasons_of(&self, hash: &BlobHash) -> Vec<PinReason> {
-        let reasons: BTreeSet<_> =
-            self.pins.iter().filter(|(_, all)| all.contains(hash)).map(|(name, _)| &name.reason).collect();
+        let reasons: BTreeSet<_> = self
+            .pins
+            .iter()
+            .filter(|(_, all)| all.contains(hash))
+            .map(|(name, _)| &name.reason)
+            .collect();
         reasons.into_iter().cloned().collect()
     }
 
@@ -172,7 +200,10 @@ impl Index {
 
     /// Sets room aside if there is any under the quota; otherwise says how many bytes are too many.
     pub(super) fn reserve(&mut self, bytes: u64, quota: u64) -> Result<(), u64> {
-        let wanted = self.bytes.saturating_add(self.reserved).saturating_add(bytes);
+        let wanted = self
+            .bytes
+            .saturating_add(self.reserved)
+            .saturating_add(bytes);
         if wanted > quota {
             return Err(wanted - quota);
         }
@@ -242,7 +273,12 @@ impl Index {
 
     /// Everything that a collection must keep when these go.
     pub(super) fn keep(&self, victims: &BTreeSet<BlobHash>) -> Vec<BlobHash> {
-        self.entries.keys().chain(self.held.keys()).filter(|hash| !victims.contains(hash)).copied().collect()
+        self.entries
+            .keys()
+            .chain(self.held.keys())
+            .filter(|hash| !victims.contains(hash))
+            .copied()
+            .collect()
     }
 
     /// Forgets a deleted blob.
@@ -263,7 +299,10 @@ impl Index {
 
     /// Last uses, to be kept over a restart.
     pub(super) fn ages(&self) -> Vec<(BlobHash, u64)> {
-        self.entries.iter().map(|(hash, entry)| (*hash, entry.used_ms)).collect()
+        self.entries
+            .iter()
+            .map(|(hash, entry)| (*hash, entry.used_ms))
+            .collect()
     }
 
     /// What is in use or set aside survives a reload of everything else.
@@ -283,11 +322,18 @@ mod tests {
     }
 
     fn entry(size: u64, used_ms: u64) -> Entry {
-        Entry { size, complete: true, used_ms }
+        Entry {
+            size,
+            complete: true,
+            used_ms,
+        }
     }
 
     fn name(reason: PinReason, n: u8) -> PinName {
-        PinName { reason, hash: hash(n) }
+        PinName {
+            reason,
+            hash: hash(n),
+        }
     }
 
     #[test]
@@ -299,7 +345,10 @@ mod tests {
         index.pin(name(PinReason::Ledger, 5));
         index.hold(hash(4));
         assert_eq!(index.victims(15), BTreeSet::from([hash(3), hash(2)]));
-        assert_eq!(index.victims(1_000), BTreeSet::from([hash(0), hash(1), hash(2), hash(3)]));
+        assert_eq!(
+            index.victims(1_000),
+            BTreeSet::from([hash(0), hash(1), hash(2), hash(3)])
+        );
         assert!(index.victims(0).is_empty());
     }
 
@@ -328,9 +377,15 @@ mod tests {
         index.pin(name(PinReason::Ledger, 1));
         index.put(hash(1), entry(10, 0));
         index.put(hash(1), entry(12, 0));
-        assert_eq!((index.usage(100).pinned_bytes, index.usage(100).bytes), (12, 12));
+        assert_eq!(
+            (index.usage(100).pinned_bytes, index.usage(100).bytes),
+            (12, 12)
+        );
         index.remove(&hash(1));
-        assert_eq!((index.usage(100).pinned_bytes, index.usage(100).bytes), (0, 0));
+        assert_eq!(
+            (index.usage(100).pinned_bytes, index.usage(100).bytes),
+            (0, 0)
+        );
     }
 
     #[test]
@@ -356,7 +411,10 @@ mod tests {
         index.pin(name(PinReason::Replica { until_ms: 5 }, 4));
         assert_eq!(index.pins_of(&job).len(), 2);
         assert_eq!(index.pins_over(4), vec![]);
-        assert_eq!(index.pins_over(5), vec![name(PinReason::Replica { until_ms: 5 }, 4)]);
+        assert_eq!(
+            index.pins_over(5),
+            vec![name(PinReason::Replica { until_ms: 5 }, 4)]
+        );
         assert_eq!(index.reasons_of(&hash(1)), vec![job]);
     }
 }
