@@ -180,6 +180,7 @@ impl Blobs {
             .map_err(|_| BlobError::Closed)?;
         let hash = hash_of(&bytes).await?;
         let size = bytes.len() as u64;
+        inner.scrap(std::iter::once(hash)).await?;
         let held = inner.hold(vec![hash]).await;
         if size == 0 || self.is_here(&hash, size) {
             inner.index().touch(&hash, now_ms());
@@ -230,10 +231,13 @@ impl Blobs {
             .index()
             .get(hash)
             .is_some_and(|entry| entry.complete && entry.size == size);
-        if !known || size <= INLINE_BYTES {
-            return known;
-        }
-        std::fs::metadata(self.inner.data_path(hash)).is_ok_and(|file| file.len() == size)
+        known && self.file_fits(hash, size)
+    }
+
+    /// Whether the file of stored content, if it has one, still has its length.
+    pub(super) fn file_fits(&self, hash: &BlobHash, size: u64) -> bool {
+        size <= INLINE_BYTES
+            || std::fs::metadata(self.inner.data_path(hash)).is_ok_and(|file| file.len() == size)
     }
 
     /// Removes the temporary files that a failed import leaves, once no import runs.

@@ -143,6 +143,9 @@ impl Blobs {
     ) -> Result<(), FetchError> {
         pieces.sort_unstable();
         pieces.dedup();
+        self.inner
+            .scrap(pieces.iter().map(|piece| piece.hash))
+            .await?;
         {
             let index = self.inner.index();
             pieces.retain(|piece| !index.is_complete(&piece.hash));

@@ -34,6 +34,10 @@ pub struct GcReport {
     pub freed_bytes: u64,
 }
 
+/// Looks at a handle of the store that should have gone, and the time between them.
+const STALE_TRIES: u32 = 50;
+const STALE_WAIT: Duration = Duration::from_millis(20);
+
 /// One run of the store's collector.
 struct Plan {
     keep: Vec<BlobHash>,
@@ -174,13 +178,7 @@ impl Inner {
         if victims.is_empty() {
             return Ok(GcReport::default());
         }
-        let collector = self
-            .live
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .collector
-            .clone();
-        collector.ok_or(BlobError::Closed)?.run(keep).await?;
+        self.collector()?.run(keep).await?;
         let mut report = GcReport::default();
         for hash in victims {
             let status = self.store()?.blobs().status(iroh_hash(&hash)).await;
@@ -194,6 +192,67 @@ impl Inner {
             index.forget(&hash);
         }
         Ok(report)
+    }
+
+    /// Deletes content that no longer matches its hash, so that it can be stored again. Its pins stay.
+    pub(super) async fn scrap(
+        &self,
+        hashes: impl Iterator<Item = BlobHash>,
+    ) -> Result<(), BlobError> {
+        let bad = self.index().damaged_among(hashes);
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let _shut = self.gate.write().await;
+        let (names, keep) = {
+            let index = self.index();
+            (index.pins_over_any(&bad), index.keep(&bad))
+        };
+        let failed = |e| store_error(&self.dir, e);
+        let store = self.store()?;
+        let mut tags = Vec::new();
+        for name in &names {
+            // The tag is all that keeps the store from deleting; it comes back as it was.
+            let tag = store.tags().get(name.to_tag()).await.map_err(failed)?;
+            store.tags().delete(name.to_tag()).await.map_err(failed)?;
+            tags.extend(tag);
+        }
+        let collector = self.collector();
+        let run = match collector {
+            Ok(collector) => collector.run(keep).await,
+            Err(error) => Err(error),
+        };
+        for tag in tags {
+            let content = tag.hash_and_format();
+            store
+                .tags()
+                .set(tag.name.0, content)
+                .await
+                .map_err(failed)?;
+        }
+        run?;
+        for hash in &bad {
+            self.wait_until_gone(&store, hash).await;
+        }
+        let mut index = self.index();
+        bad.iter().for_each(|hash| index.scrapped(hash));
+        Ok(())
+    }
+
+    /// A handle of the store outlives the content's deletion by a moment, and would take the old file for the new one.
+    async fn wait_until_gone(&self, store: &iroh_blobs::api::Store, hash: &BlobHash) {
+        for _ in 0..STALE_TRIES {
+            let seen = store.blobs().observe(iroh_hash(hash)).await;
+            if seen.is_ok_and(|seen| seen.ranges.is_empty()) {
+                return;
+            }
+            tokio::time::sleep(STALE_WAIT).await;
+        }
+    }
+
+    fn collector(&self) -> Result<Collector, BlobError> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.collector.clone().ok_or(BlobError::Closed)
     }
 
     /// Sets room aside, collecting when there is none.

@@ -45,6 +45,7 @@ pub(super) struct Index {
     refs: BTreeMap<BlobHash, u32>,
     pinned_bytes: u64,
     held: BTreeMap<BlobHash, u32>,
+    damaged: BTreeSet<BlobHash>,
     reserved: u64,
     refused: u64,
 }
@@ -60,6 +61,9 @@ impl Index {
 
     pub(super) fn put(&mut self, hash: BlobHash, entry: Entry) {
         self.remove(&hash);
+        if entry.complete {
+            self.damaged.remove(&hash);
+        }
         self.bytes += entry.size;
         if self.refs.contains_key(&hash) {
             self.pinned_bytes += entry.size;
@@ -74,6 +78,38 @@ impl Index {
                 self.pinned_bytes -= old.size;
             }
         }
+    }
+
+    /// What is stored of a blob does not match its hash: it counts as absent until it is stored again.
+    pub(super) fn mark_damaged(&mut self, hash: BlobHash) {
+        if let Some(entry) = self.entries.get_mut(&hash) {
+            entry.complete = false;
+            self.damaged.insert(hash);
+        }
+    }
+
+    /// Which of these are damaged.
+    pub(super) fn damaged_among(
+        &self,
+        hashes: impl Iterator<Item = BlobHash>,
+    ) -> BTreeSet<BlobHash> {
+        hashes.filter(|hash| self.damaged.contains(hash)).collect()
+    }
+
+    /// The damaged content has been deleted.
+    pub(super) fn scrapped(&mut self, hash: &BlobHash) {
+        self.remove(hash);
+        self.damaged.remove(hash);
+    }
+
+    /// Pins that hold any of these.
+    pub(super) fn pins_over_any(&self, hashes: &BTreeSet<BlobHash>) -> Vec<PinName> {
+        let over = |all: &[BlobHash]| all.iter().any(|hash| hashes.contains(hash));
+        self.pins
+            .iter()
+            .filter(|(_, all)| over(all))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     pub(super) fn touch(&mut self, hash: &BlobHash, now_ms: u64) {

@@ -20,7 +20,7 @@ use super::gc::Collector;
 use super::index::{Entry, Index};
 use super::limits::IMPORTS_MAX;
 use super::pin::PinName;
-use super::{Blobs, BlobsConfig, Inner, iroh_hash, now_ms, our_hash, read};
+use super::{Blobs, BlobsConfig, Inner, iroh_hash, now_ms, our_hash, platform, read};
 
 /// The store while it is open.
 #[derive(Default)]
@@ -57,6 +57,8 @@ impl From<BlobError> for Unopened {
     }
 }
 
+/// With less room than this, in bytes, a database that failed failed for that.
+const DISK_FULL_BYTES: u64 = 1024 * 1024;
 const STATUS_AT_ONCE: usize = 64;
 const IDLE_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -136,7 +138,18 @@ impl Blobs {
         {
             tracing::error!(%error, "the blob store does not open again");
         }
-        result
+        // The store's words for a disk that filled up under its database do not say so.
+        match result {
+            Err(BlobError::Store(_))
+                if platform::free_bytes(&self.inner.dir)
+                    .is_some_and(|free| free < DISK_FULL_BYTES) =>
+            {
+                Err(BlobError::DiskFull {
+                    path: self.inner.dir.clone(),
+                })
+            }
+            other => other,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Giving content out: every byte is checked against its hash on the way, so that a bad disk is noticed.
 
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::pin::Pin;
@@ -236,7 +237,7 @@ impl Blobs {
                     }
                 }
                 EncodedItem::Error(error) => {
-                    return Err(self.read_failed(hash, iroh_blobs::api::Error::from(error)));
+                    return Err(self.read_failed(hash, io::Error::from(error)));
                 }
                 EncodedItem::Size(_) | EncodedItem::Parent(_) | EncodedItem::Done => {}
             }
@@ -250,11 +251,17 @@ impl Blobs {
         Ok(())
     }
 
-    fn read_failed(&self, hash: &BlobHash, error: iroh_blobs::api::Error) -> BlobError {
-        let error = store_error(&self.inner.dir, error);
-        if let BlobError::DiskFull { .. } = &error {
-            return error;
+    /// Tells content that is bad from a store that failed, and remembers the former.
+    fn read_failed(&self, hash: &BlobHash, error: io::Error) -> BlobError {
+        let size = self.inner.index().get(hash).map_or(0, |entry| entry.size);
+        let bad = matches!(
+            error.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound
+        );
+        if !bad && self.file_fits(hash, size) {
+            return store_error(&self.inner.dir, error);
         }
+        self.inner.index().mark_damaged(*hash);
         BlobError::Damaged {
             hash: *hash,
             reason: error.to_string(),

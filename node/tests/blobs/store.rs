@@ -4,10 +4,10 @@ use std::io::Write;
 
 use bytes::Bytes;
 use crdt::ids::BlobHash;
-use node::blobs::{BlobError, BlobKind, BlobRef, PinReason};
+use node::blobs::{BlobError, BlobKind, BlobRef, Blobs, BlobsConfig, GcMode, PinReason};
 use tokio::io::AsyncReadExt;
 
-use crate::net::{MIB, bytes_of, job, open, open_with};
+use crate::net::{Fault, MIB, Net, bytes_of, job, node, open, open_with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blobs_of_every_size_come_back_as_they_went_in() {
@@ -236,22 +236,68 @@ async fn pipes_links_and_directories_are_not_taken_for_files() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn content_that_the_disk_changed_is_named_and_never_given_out() {
+async fn content_that_the_disk_changed_is_never_given_out_and_can_be_had_again() {
     let dir = tempfile::tempdir().expect("dir");
     let path = dir.path().join("blobs");
-    let blobs = open(&path).await;
-    let blob = blobs
-        .add_bytes(bytes_of(1, MIB), &job(1))
-        .await
-        .expect("adds");
-    let file = path.join("data").join(format!("{}.data", blob.hash));
-    let mut bytes = std::fs::read(&file).expect("reads");
-    bytes[500_000] ^= 1;
-    std::fs::write(&file, bytes).expect("writes");
-    assert!(
-        matches!(blobs.read_all(&blob, MIB).await, Err(BlobError::Damaged { hash, .. }) if hash == blob.hash)
-    );
-    blobs.shutdown().await;
+    let (blobs, other) = (open(&path).await, open(&dir.path().join("other")).await);
+    let net = Net::default();
+    net.add(node(1), &other, Fault::None);
+    blobs.set_dialer(std::sync::Arc::new(net));
+    let len = 20 * MIB;
+    let bytes = bytes_of(1, len);
+    let blob = blobs.add_bytes(bytes.clone(), &job(1)).await.expect("adds");
+    other.add_bytes(bytes.clone(), &job(1)).await.expect("adds");
+    let first_part = blake3::hash(&bytes[..16 << 20]);
+    let file = path.join("data").join(format!("{first_part}.data"));
+    let damages: [fn(&std::path::Path); 3] = [
+        |file| {
+            let mut bytes = std::fs::read(file).expect("reads");
+            bytes[500_000] ^= 1;
+            std::fs::write(file, bytes).expect("writes");
+        },
+        |file| {
+            std::fs::File::options()
+                .write(true)
+                .open(file)
+                .expect("opens")
+                .set_len(700_000)
+                .expect("cuts");
+        },
+        |file| std::fs::remove_file(file).expect("removes"),
+    ];
+    for (round, damage) in damages.into_iter().enumerate() {
+        for by_fetch in [true, false] {
+            blobs.shutdown().await;
+            damage(&file);
+            let blobs = open(&path).await;
+            let net = Net::default();
+            net.add(node(1), &other, Fault::None);
+            blobs.set_dialer(std::sync::Arc::new(net));
+            let pinned = blobs.usage().pinned_bytes;
+            let read = blobs.read_all(&blob, len).await;
+            assert!(
+                matches!(&read, Err(BlobError::Damaged { hash, .. }) if hash.0 == *first_part.as_bytes()),
+                "{round} {:?}",
+                read.map(|bytes| bytes.len())
+            );
+            assert!(!blobs.has(&blob));
+            if by_fetch {
+                let report = blobs
+                    .fetch(&blob, &[node(1)], &job(1), None)
+                    .await
+                    .expect("fetches");
+                assert_eq!(report.bytes_moved, 16 * MIB, "only the damaged part");
+            } else {
+                blobs.add_bytes(bytes.clone(), &job(1)).await.expect("adds");
+            }
+            assert!(blobs.read_all(&blob, len).await.expect("reads") == bytes);
+            assert_eq!(blobs.usage().pinned_bytes, pinned);
+            blobs.gc(GcMode::All).await.expect("collects");
+            assert!(blobs.has(&blob), "its pin is still there");
+            blobs.shutdown().await;
+        }
+    }
+    other.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,7 +305,7 @@ async fn a_second_opening_says_that_the_store_is_in_use() {
     let dir = tempfile::tempdir().expect("dir");
     let path = dir.path().join("blobs");
     let blobs = open_with(&path, 1 << 30).await;
-    let second = node::blobs::Blobs::open(&path, node::blobs::BlobsConfig { quota_bytes: 1 }).await;
+    let second = Blobs::open(&path, BlobsConfig { quota_bytes: 1 }).await;
     assert!(matches!(second, Err(BlobError::InUse { .. })));
     blobs.shutdown().await;
     open(&path).await.shutdown().await;
