@@ -1,2 +1,5 @@
 //! All I/O of V6.
 pub mod net;
+//! All input and output of V6.
+
+pub mod blobs;
