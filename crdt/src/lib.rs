@@ -6,3 +6,4 @@
 pub mod cbor;
 pub mod ids;
 pub mod limits;
+pub mod notebook;
