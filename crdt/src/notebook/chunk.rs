@@ -158,7 +158,7 @@ impl Checked {
 }
 
 /// Bounds every length, run and count of a change's bytes and returns its number of operations.
-fn walk(bytes: &[u8]) -> Result<usize, NoteRefusal> {
+pub(super) fn walk(bytes: &[u8]) -> Result<usize, NoteRefusal> {
     if bytes.len() > CHANGE_BYTES_MAX {
         return Err(NoteRefusal::TooLarge { bytes: bytes.len() });
     }

@@ -82,11 +82,12 @@ impl Pending {
             }
         };
         let seat = (checked.writer, checked.seq);
-        if note.contains(&checked.hash) || self.held.get(&seat).is_some_and(|h| h.hash == checked.hash) {
-            offered.held = self.held.contains_key(&seat);
+        if self.held.get(&seat).is_some_and(|h| h.hash == checked.hash) {
+            offered.held = true;
             return offered;
         }
-        if let Some(reason) = self.why_not_seated(note, seat) {
+        // A known change is offered on, for others may wait for one that this node itself has made.
+        if let Some(reason) = self.why_not_seated(note, seat).filter(|_| !note.contains(&checked.hash)) {
             offered.refused.push((author, reason));
             return offered;
         }
@@ -110,13 +111,14 @@ impl Pending {
             let seat @ (writer, seq) = (checked.writer, checked.seq);
             let hash = checked.hash;
             match note.take(checked, &bytes) {
-                Ok(Applied::Fresh) => {
-                    offered.applied.push(hash);
+                Ok(outcome) => {
+                    if outcome == Applied::Fresh {
+                        offered.applied.push(hash);
+                    }
                     let woken = self.waiting.remove(&hash).unwrap_or_default();
                     let next = (writer, seq + 1);
                     ready.extend(woken.into_iter().chain([next]).filter_map(|seat| self.release(note, seat)));
                 }
-                Ok(Applied::Known) => {}
                 Err(NoteRefusal::MissingDependencies { missing }) => {
                     self.hold(seat, Held { hash, bytes, missing: missing.first().copied() }, offered);
                 }
