@@ -361,7 +361,8 @@ impl Notebook {
         Err(EditRefusal::Engine)
     }
 
-    /// Takes a change that another node made.
+    /// Takes a change that another node made. Cost: automerge's, linear in the document (0.5 ms at 2,000 characters,
+    /// 13 ms at 49,000); many changes at once are cheaper through [`rebuild`], which applies them as one batch.
     ///
     /// # Errors
     /// [`NoteRefusal`]; the notebook is then as it was. [`NoteRefusal::MissingDependencies`] is normal when authors'
@@ -450,7 +451,7 @@ fn bound_edit(graph: &Graph, writer: Writer, new_text: &str, splices: &[diff::Sp
     if ops > OPS_PER_CHANGE_MAX {
         return Err(EditRefusal::TooMuchAtOnce { ops });
     }
-    let room = writer.epoch <= EPOCH_MAX && graph.has_room(writer, 0, ops as u64);
+    let room = writer.epoch <= EPOCH_MAX && graph.has_room(writer, CHANGE_BYTES_MAX as u64, ops as u64);
     if room { Ok(()) } else { Err(EditRefusal::WriterFull) }
 }
 

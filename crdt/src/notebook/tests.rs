@@ -121,6 +121,31 @@ fn a_change_that_overtook_another_waits_for_it() {
 }
 
 #[test]
+fn a_known_change_that_is_offered_again_wakes_what_waits_for_it() {
+    let mut source = Notebook::new(NOTE);
+    let first = edit(&mut source, node(1), "a");
+    let second = edit(&mut source, node(2), "ab");
+    let (mut late, mut pending) = (Notebook::new(NOTE), Pending::default());
+    assert!(pending.offer(&mut late, second.0, &second.1).held);
+    take(&mut late, &first); // past the buffer, as an edit of this node's own
+    assert_eq!(pending.offer(&mut late, first.0, &first.1).applied.len(), 1);
+    assert_eq!(late.digest(), source.digest());
+}
+
+#[test]
+fn a_writer_that_has_written_its_share_is_stopped_and_others_go_on() {
+    let mut note = Notebook::new(NOTE);
+    let full = "x".repeat(OPS_PER_CHANGE_MAX);
+    let refused = (0..20).find_map(|n| note.edit(node(1), if n % 2 == 0 { &full } else { "" }, 0).err());
+    assert_eq!(refused, Some(EditRefusal::WriterFull));
+    let ops: u64 = note.history().iter().map(|e| u64::from(e.ops)).sum();
+    assert!(ops <= OPS_PER_WRITER_MAX && ops + OPS_PER_CHANGE_MAX as u64 > OPS_PER_WRITER_MAX);
+    let text = note.text() + "still open";
+    edit(&mut note, node(2), &text);
+    assert_eq!(copy(&note).text(), text);
+}
+
+#[test]
 fn a_full_buffer_says_that_it_is_incomplete_and_a_rebuild_mends_it() {
     let mut source = Notebook::new(NOTE);
     let first = edit(&mut source, node(1), "0");

@@ -56,11 +56,12 @@ fn a_wrong_start_op_is_refused() {
             c.start_op = NonZeroU64::new(start).expect("not zero");
             c.operations.truncate(1); // the second names the first by its number
         });
-        refuses(note, &bytes, |r| match r {
-            NoteRefusal::WrongStartOp { expected: 10, got } => *got == start,
-            NoteRefusal::StartOpOutOfRange { start_op } => *start_op == start && start > MAX_OP_MAX,
-            _ => false,
-        });
+        let reason = if start > MAX_OP_MAX {
+            NoteRefusal::StartOpOutOfRange { start_op: start }
+        } else {
+            NoteRefusal::WrongStartOp { expected: 10, got: start }
+        };
+        refuses(note, &bytes, |r| *r == reason);
     }
 }
 
