@@ -9,6 +9,7 @@ pub mod doc;
 pub mod ids;
 pub mod job;
 pub mod limits;
+pub mod notebook;
 pub mod replica;
 pub mod roster;
 pub mod shelf;
@@ -30,4 +31,3 @@ pub fn sign(key: &SigningKey, message: &[u8]) -> [u8; 64] {
 pub fn verify(node: &ids::NodeId, message: &[u8], signature: &[u8; 64]) -> bool {
     VerifyingKey::from_bytes(&node.0).is_ok_and(|key| key.verify(message, &Signature::from_bytes(signature)).is_ok())
 }
-pub mod notebook;

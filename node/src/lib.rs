@@ -1,5 +1,4 @@
-//! All I/O of V6.
-pub mod net;
-//! All input and output of V6.
+//! All input and output of V6, and the parts that its one binary is made of.
 
 pub mod blobs;
+pub mod net;
