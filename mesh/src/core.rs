@@ -1,0 +1,409 @@
+//! The core of one node: everything it decides, as a state machine.
+//!
+//! [`Core::handle`] is the one entrance. An input is first taken in by the part that it belongs to; then a *turn* looks at
+//! the jobs that changed and at every deadline, acts, and notes when it wants to be woken. There are no timers: the next
+//! wake is recomputed each turn.
+
+mod claims;
+mod commands;
+mod draw;
+mod explain;
+mod flush;
+mod lease;
+mod market;
+mod settle;
+mod sync;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crdt::SigningKey;
+use crdt::doc::{DocId, TaskRange};
+use crdt::ids::{JobId, NodeId};
+use crdt::job::{Basis, ClaimId};
+use crdt::replica::Replica;
+use crdt::shelf::Shelf;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+pub use explain::{Explanation, OfferView};
+
+use crate::io::{Config, Effect, Effects, Input};
+use crate::offer::{Durations, Lack, Offer};
+use crate::time::{Now, Time};
+
+/// A member that is or was connected.
+#[derive(Debug, Clone, Default)]
+struct Peer {
+    connected: bool,
+    incarnation: u64,
+    last_heard: Time,
+    /// Place up to which it has our feed, as far as we know.
+    knows_seq: u64,
+    /// Place up to which it holds our feed durably.
+    receipt_seq: u64,
+}
+
+/// An offer that is known.
+#[derive(Debug, Clone)]
+struct KnownOffer {
+    offer: Offer,
+}
+
+/// What a node did for a call of which it is part.
+#[derive(Debug, Clone)]
+struct Called {
+    by: NodeId,
+    range: TaskRange,
+    at: Time,
+    place: usize,
+    declined: BTreeSet<NodeId>,
+    rank: Vec<NodeId>,
+}
+
+/// A call of ours.
+#[derive(Debug, Clone)]
+struct Call {
+    attempt: u32,
+    range: TaskRange,
+    rank: Vec<NodeId>,
+    called: usize,
+    at: Time,
+    not_before: Time,
+    declines: BTreeMap<NodeId, Lack>,
+    exhausted: bool,
+    offers_version: u64,
+}
+
+/// A claim of ours that is not over.
+#[derive(Debug, Clone)]
+struct Held {
+    at: Time,
+    estimate_us: u64,
+    phase: Phase,
+    report: crdt::job::RunReport,
+    reported_at: Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    Running { since: Time },
+    Ending,
+}
+
+/// A claim of somebody else that we watch.
+#[derive(Debug, Clone)]
+struct Watch {
+    since: Time,
+    start_by_ms: u64,
+}
+
+/// An acknowledgement that waits for a receipt.
+#[derive(Debug, Clone)]
+struct WaitingAck {
+    request: u64,
+    seq: u64,
+    deadline: Time,
+    warnings: Vec<Option<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Securing {
+    Asked(Time),
+    Held,
+    Failed,
+}
+
+/// One node's decisions.
+#[derive(Debug)]
+pub struct Core<S> {
+    key: SigningKey,
+    me: NodeId,
+    config: Config,
+    rng: ChaCha8Rng,
+    replica: Replica<S>,
+    peers: BTreeMap<NodeId, Peer>,
+    offers: BTreeMap<NodeId, KnownOffer>,
+    offers_version: u64,
+    offer: Offer,
+    offer_at: Option<Time>,
+    offer_dirty: bool,
+    pending: Vec<(Option<Vec<u8>>, crdt::bundle::Change)>,
+    pending_acks: Vec<(u64, Vec<Option<String>>)>,
+    acks: Vec<WaitingAck>,
+    flush_credit: u64,
+    flush_at: Time,
+    gossip_at: Option<Time>,
+    gossip_seq: u64,
+    repair_at: Time,
+    presence_at: Time,
+    draw_at: Time,
+    turn_at: Time,
+    wants: BTreeMap<NodeId, (u64, Time)>,
+    peer_heads: BTreeMap<NodeId, (u64, NodeId)>,
+    held: BTreeMap<(JobId, ClaimId), Held>,
+    durations: Durations,
+    calls: BTreeMap<(JobId, u32), Call>,
+    called: BTreeMap<(JobId, u32, u32), Called>,
+    watches: BTreeMap<(JobId, ClaimId), Watch>,
+    first_seen: BTreeMap<(JobId, u32), Time>,
+    securing: BTreeMap<(JobId, ClaimId), Securing>,
+    dependents: BTreeMap<JobId, BTreeSet<JobId>>,
+    finished: BTreeMap<JobId, Time>,
+    dirty: BTreeSet<JobId>,
+    changed: BTreeSet<DocId>,
+    lost_peers_at: Vec<Time>,
+    draining: bool,
+    slot_freed: bool,
+    wake: Option<Time>,
+}
+
+impl<S: Shelf> Core<S> {
+    /// A core over what its replica holds. `now` is the time of its start.
+    #[must_use]
+    pub fn new(key: SigningKey, replica: Replica<S>, config: Config, now: Now) -> Self {
+        let me = NodeId(key.verifying_key().to_bytes());
+        let mut offer = config.offer.clone();
+        offer.incarnation = config.incarnation;
+        offer.free = offer.slots;
+        let dirty = replica.jobs().keys().copied().collect();
+        let gossip_seq = replica.feeds().get(&me).map_or(0, |feed| feed.seq);
+        Self {
+            me,
+            key,
+            rng: ChaCha8Rng::from_seed(config.seed),
+            config,
+            replica,
+            peers: BTreeMap::new(),
+            offers: BTreeMap::new(),
+            offers_version: 0,
+            offer,
+            offer_at: None,
+            offer_dirty: true,
+            pending: Vec::new(),
+            pending_acks: Vec::new(),
+            acks: Vec::new(),
+            flush_credit: crate::limits::FLUSH_BURST,
+            flush_at: now.mono,
+            gossip_at: None,
+            gossip_seq,
+            repair_at: now.mono,
+            presence_at: Time(0),
+            draw_at: now.mono,
+            turn_at: now.mono,
+            wants: BTreeMap::new(),
+            peer_heads: BTreeMap::new(),
+            held: BTreeMap::new(),
+            durations: Durations::default(),
+            calls: BTreeMap::new(),
+            called: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            first_seen: BTreeMap::new(),
+            securing: BTreeMap::new(),
+            dependents: BTreeMap::new(),
+            finished: BTreeMap::new(),
+            dirty,
+            changed: BTreeSet::new(),
+            lost_peers_at: Vec::new(),
+            draining: false,
+            slot_freed: true,
+            wake: None,
+        }
+    }
+
+    /// Takes in an input at a time; what is to be done is put behind `out`.
+    pub fn handle(&mut self, now: Now, input: Input, out: &mut Effects) {
+        self.take(now, input, out);
+        self.turn(now, out);
+    }
+
+    /// Takes in several inputs that arrived together, with one turn after the last.
+    pub fn handle_all(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>, out: &mut Effects) {
+        for input in inputs {
+            self.take(now, input, out);
+        }
+        self.turn(now, out);
+    }
+
+    /// When the core wants [`Input::Wake`] at the latest.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Time> {
+        self.wake
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// What is known of the mesh.
+    #[must_use]
+    pub fn replica(&self) -> &Replica<S> {
+        &self.replica
+    }
+
+    /// What is known of the mesh, to read jobs that are not in memory and to write rows that are not the core's.
+    pub fn replica_mut(&mut self) -> &mut Replica<S> {
+        &mut self.replica
+    }
+
+    /// This node's offer.
+    #[must_use]
+    pub fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
+    /// The offer of another member, if one is known.
+    #[must_use]
+    pub fn offer_of(&self, node: &NodeId) -> Option<&Offer> {
+        self.offers.get(node).map(|known| &known.offer)
+    }
+
+    /// Members that are connected.
+    pub fn connected(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.iter().filter(|(_, peer)| peer.connected).map(|(node, _)| *node)
+    }
+
+    /// Claims of ours that are not over, and whether they run.
+    pub fn held(&self) -> impl Iterator<Item = (JobId, ClaimId, bool)> + '_ {
+        self.held.iter().map(|((job, claim), held)| (*job, *claim, held.phase != Phase::Waiting))
+    }
+
+    fn take(&mut self, now: Now, input: Input, out: &mut Effects) {
+        match input {
+            Input::Connected(node) => self.on_connected(now, node, out),
+            Input::Disconnected(node) => self.on_disconnected(now, node),
+            Input::Message { from, bytes } => self.on_message(now, from, &bytes, out),
+            Input::Gossip { via, bytes } => self.on_gossip(now, via, &bytes, out),
+            Input::Command { request, command } => self.on_command(now, request, command, out),
+            Input::Started { job, claim, task, at_ms } => self.on_started(now, job, claim, task, at_ms),
+            Input::Exited { job, claim, task, started_ms, at_ms, exit } => {
+                self.on_exited(now, job, claim, task, (started_ms, at_ms), exit);
+            }
+            Input::Progress { job, claim, artifacts, checkpoint, holders } => {
+                self.on_progress(now, job, claim, artifacts, checkpoint, holders);
+            }
+            Input::Ended { job, claim, log, cost_micros } => self.on_ended(now, job, claim, log, cost_micros),
+            Input::Secured { job, claim, held } => {
+                self.securing.insert((job, claim), if held { Securing::Held } else { Securing::Failed });
+                self.dirty.insert(job);
+            }
+            Input::Wake => {}
+        }
+    }
+
+    /// Looks at everything that may be due.
+    fn turn(&mut self, now: Now, out: &mut Effects) {
+        self.wake = None;
+        self.after_sleep(now);
+        self.tick_leases(now);
+        self.settle_dirty(now, out);
+        self.tick_calls(now, out);
+        self.tick_called(now, out);
+        self.tick_draw(now);
+        self.start_waiting(now, out);
+        self.flush_if_due(now, out);
+        self.settle_dirty(now, out);
+        self.start_waiting(now, out);
+        self.tick_acks(now, out);
+        self.tick_gossip(now, out);
+        self.tick_presence(now, out);
+        self.tick_offer(now, out);
+        self.tick_repair(now, out);
+        self.tick_forget(now);
+        if !self.changed.is_empty() {
+            out.push(Effect::Changed(std::mem::take(&mut self.changed).into_iter().collect()));
+        }
+    }
+
+    fn wake_at(&mut self, at: Time) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// Whether a deadline has come; else it is noted.
+    fn is_due(&mut self, now: Now, at: Time) -> bool {
+        if at <= now.mono {
+            return true;
+        }
+        self.wake_at(at);
+        false
+    }
+
+    fn is_connected(&self, node: &NodeId) -> bool {
+        self.peers.get(node).is_some_and(|peer| peer.connected)
+    }
+
+    fn may_run(&self) -> bool {
+        self.replica.roster().role(&self.me).is_some_and(|role| role.may_run())
+    }
+
+    /// Tasks of a job that may be claimed now, with attempt and basis; none while a job before it is not done.
+    fn open_ranges(&self, now: Now, id: &JobId) -> Vec<(TaskRange, u32, Basis)> {
+        use crdt::job::Waiting;
+        let Some(job) = self.replica.cached_job(id) else { return Vec::new() };
+        let Some((_, spec)) = job.spec() else { return Vec::new() };
+        if !spec.after.iter().all(|up| self.is_done(up)) {
+            return Vec::new();
+        }
+        let mut open = Vec::new();
+        for segment in job.segments() {
+            match segment.waiting {
+                Waiting::Claim { attempt, lost_owner } => {
+                    let basis = match lost_owner {
+                        Some(owner) => Basis::Lost { owner, unheard: self.unheard_watchers(now, job, segment, attempt - 1) },
+                        None if attempt == 1 => Basis::First,
+                        None => Basis::Retry,
+                    };
+                    open.push((segment.range, attempt, basis));
+                }
+                Waiting::Owner(claim) => {
+                    if let Some(unheard) = self.lost_by_those_heard(now, job, &claim) {
+                        open.push((segment.range, claim.attempt + 1, Basis::Lost { owner: claim.owner, unheard }));
+                    }
+                }
+                Waiting::Acceptance(..) | Waiting::GivingUp(_) | Waiting::Nobody => {}
+            }
+        }
+        open
+    }
+
+    fn state_of(&self, id: &JobId) -> Option<crdt::job::JobState> {
+        match self.replica.cached_job(id) {
+            Some(job) => job.state(),
+            None => self.replica.job_row(*id).and_then(|row| row.state()),
+        }
+    }
+
+    fn is_done(&self, id: &JobId) -> bool {
+        self.state_of(id) == Some(crdt::job::JobState::Done)
+    }
+
+    fn tick_forget(&mut self, now: Now) {
+        let due: Vec<JobId> = self
+            .finished
+            .iter()
+            .filter(|(_, at)| at.plus_ms(crate::limits::FORGET_AFTER_MS) <= now.mono)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.finished.remove(&id);
+            self.replica.forget(&id);
+            self.first_seen.retain(|(job, _), _| *job != id);
+            self.securing.retain(|(job, _), _| *job != id);
+            self.dependents.remove(&id);
+        }
+        if let Some(at) = self.finished.values().min().copied() {
+            self.wake_at(at.plus_ms(crate::limits::FORGET_AFTER_MS));
+        }
+    }
+}
+
+/// The token of a claim: what an owner says it holds, and a watcher compares.
+#[must_use]
+pub fn token(job: JobId, claim: &ClaimId) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&job.0).update(&claim.attempt.to_be_bytes());
+    hasher.update(&claim.range.start.to_be_bytes()).update(&claim.range.end.to_be_bytes()).update(&claim.owner.0);
+    u64::from_be_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("8 of 32 bytes"))
+}

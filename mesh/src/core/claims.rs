@@ -1,0 +1,301 @@
+//! Claims of ours: answering calls, writing claims, giving way, starting, and reporting what runs.
+
+use std::collections::BTreeSet;
+
+use crdt::doc::{DocId, Key, TaskRange};
+use crdt::ids::{BlobHash, JobId, NodeId};
+use crdt::job::{ArtifactRef, Basis, Claim, ClaimId, Exit, JobSpec, LogRef, RunReport, TaskReport, rendezvous};
+use crdt::limits::WATCHERS_MAX;
+use crdt::shelf::Shelf;
+
+use super::{Called, Core, Held, Phase};
+use crate::io::{Effect, Effects};
+use crate::limits::{AWARD_SETTLES_MS, CLAIM_AHEAD_MS, CLAIMS_HELD_MAX, MOVE_BYTES_PER_MS, STAGGER_MS, START_BY_MS};
+use crate::msg::Msg;
+use crate::offer::{Lack, bid_micros, lacks};
+use crate::time::Now;
+
+/// Interval in which a claim of several tasks reports its progress.
+const REPORT_EVERY_MS: u64 = 500;
+
+impl<S: Shelf> Core<S> {
+    #[allow(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(super) fn on_call(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        job: JobId,
+        attempt: u32,
+        range: TaskRange,
+        (rank, _slices): (Vec<NodeId>, Vec<TaskRange>),
+        out: &mut Effects,
+    ) {
+        let Some(place) = rank.iter().position(|node| *node == self.me) else { return };
+        if self.called.len() >= CLAIMS_HELD_MAX {
+            self.decline(from, &rank, (job, attempt, range.start), Lack::Busy, out);
+            return;
+        }
+        let called = Called { by: from, range, at: now.mono, place, declined: BTreeSet::new(), rank };
+        self.called.insert((job, attempt, range.start), called);
+    }
+
+    fn decline(&mut self, by: NodeId, rank: &[NodeId], (job, attempt, start): (JobId, u32, u32), lack: Lack, out: &mut Effects) {
+        let msg = Msg::Decline { job, attempt, start, lack: lack.clone() };
+        let to: BTreeSet<NodeId> = rank.iter().copied().chain([by]).collect();
+        for node in to {
+            if node == self.me {
+                if let Some(call) = self.calls.get_mut(&(job, start)) {
+                    call.declines.insert(self.me, lack.clone());
+                }
+            } else {
+                self.send(node, &msg, out);
+            }
+        }
+    }
+
+    /// Claims what we were called for when our turn has come.
+    pub(super) fn tick_called(&mut self, now: Now, out: &mut Effects) {
+        let keys: Vec<_> = self.called.keys().copied().collect();
+        for key in keys {
+            let (id, attempt, start) = key;
+            let called = self.called.get(&key).expect("just listed").clone();
+            let Some((_, spec)) = self.replica.cached_job(&id).and_then(|j| j.spec()) else {
+                // The bundle with the spec is on its way; the caller goes on without us if it never comes.
+                if called.at.plus_ms(AWARD_SETTLES_MS) <= now.mono {
+                    self.called.remove(&key);
+                } else {
+                    self.wake_at(called.at.plus_ms(AWARD_SETTLES_MS));
+                }
+                continue;
+            };
+            let spec = spec.clone();
+            let open = self.open_ranges(now, &id);
+            let Some((_, _, basis)) = open.into_iter().find(|(r, a, _)| r.contains(start) && *a == attempt) else {
+                self.called.remove(&key);
+                continue;
+            };
+            if let Some(lack) = self.my_lack(&spec) {
+                self.decline(called.by, &called.rank, key, lack, out);
+                self.called.remove(&key);
+                continue;
+            }
+            let before = called.rank.iter().take(called.place).filter(|n| !called.declined.contains(n)).count() as u64;
+            if !self.is_due(now, called.at.plus_ms(before * STAGGER_MS)) {
+                continue;
+            }
+            self.called.remove(&key);
+            self.claim(now, id, called.range, attempt, basis);
+        }
+    }
+
+    /// Why we do not take a task now, if we do not.
+    pub(super) fn my_lack(&self, spec: &JobSpec) -> Option<Lack> {
+        if !self.may_run() {
+            return Some(Lack::Role);
+        }
+        if self.draining {
+            return Some(Lack::Paused("it is about to stop".into()));
+        }
+        if let Some(lack) = lacks(&self.offer, spec).into_iter().next() {
+            return Some(lack);
+        }
+        (self.room(spec) == 0).then_some(Lack::Busy)
+    }
+
+    /// Tasks like this one that may be claimed on top of what is held: free slots, or as many as end within a second.
+    pub(super) fn room(&self, spec: &JobSpec) -> u32 {
+        let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        let free = self.offer.slots.saturating_sub(held);
+        if free > 0 || self.held.len() >= CLAIMS_HELD_MAX {
+            return free;
+        }
+        let Some(each_us) = self.durations.of(spec) else { return 0 };
+        let queued_us: u64 = self.held.values().map(|held| held.estimate_us).sum();
+        let budget_us = u64::from(self.offer.slots) * CLAIM_AHEAD_MS * 1_000;
+        u32::try_from(budget_us.saturating_sub(queued_us) / each_us.max(1_000)).unwrap_or(u32::MAX)
+    }
+
+    /// Writes a claim and remembers it.
+    pub(super) fn claim(&mut self, now: Now, id: JobId, range: TaskRange, attempt: u32, basis: Basis) {
+        let claim_id = ClaimId { attempt, range, owner: self.me };
+        if self.held.contains_key(&(id, claim_id)) {
+            return;
+        }
+        let Some(job) = self.replica.cached_job(&id) else { return };
+        let Some((submitter, spec)) = job.spec() else { return };
+        let (submitter, spec) = (*submitter, spec.clone());
+        let seen = job.claims().keys().filter(|c| c.attempt == attempt && c.range.overlaps(&range)).map(|c| c.owner).collect();
+        let each_us = self.durations.of(&spec);
+        let queued_ms: u64 = self.held.values().map(|held| held.estimate_us / 1_000).sum();
+        let moving_ms = spec.input_bytes / MOVE_BYTES_PER_MS * 10;
+        let claim = Claim {
+            bid_micros: bid_micros(&self.offer, &spec, each_us.map(|us| us / 1_000), 0),
+            price_micros_per_hour: self.offer.price_micros_per_hour,
+            seen,
+            watchers: self.choose_watchers(id, submitter),
+            basis,
+            start_by_ms: START_BY_MS + queued_ms + moving_ms,
+            at_ms: now.wall_ms,
+        };
+        self.write(DocId::job(id), &Key::Claim(attempt, range), &claim);
+        let held = Held {
+            at: now.mono,
+            estimate_us: each_us.unwrap_or(CLAIM_AHEAD_MS * 1_000) * u64::from(range.len()),
+            phase: Phase::Waiting,
+            report: RunReport::default(),
+            reported_at: now.mono,
+        };
+        self.held.insert((id, claim_id), held);
+    }
+
+    /// The submitter's node and up to four more that are present.
+    fn choose_watchers(&self, id: JobId, submitter: NodeId) -> Vec<NodeId> {
+        let mut others: Vec<NodeId> = self.connected().filter(|n| *n != submitter).collect();
+        others.sort_by_key(|node| rendezvous(id, 0, *node));
+        let first = (submitter != self.me).then_some(submitter);
+        first.into_iter().chain(others).take(WATCHERS_MAX).collect()
+    }
+
+    /// Starts what is claimed, durable and waiting, as slots allow.
+    pub(super) fn start_waiting(&mut self, now: Now, out: &mut Effects) {
+        let mut free = self.offer.slots.saturating_sub(self.slots_used());
+        if free == 0 {
+            return;
+        }
+        let mut waiting: Vec<_> = self.held.iter().filter(|(_, h)| h.phase == Phase::Waiting).map(|(k, h)| (h.at, *k)).collect();
+        waiting.sort_unstable_by_key(|(at, key)| (*at, *key));
+        for (_, (id, claim)) in waiting {
+            if free == 0 {
+                break;
+            }
+            let Some(job) = self.replica.cached_job(&id) else { continue };
+            if !job.claims().contains_key(&claim) {
+                continue;
+            }
+            let Some((submitter, spec)) = job.spec() else { continue };
+            let resume = job.claims().keys().filter(|c| c.attempt < claim.attempt && c.range == claim.range);
+            let resume = resume.filter_map(|c| job.run(c)?.checkpoint.map(|p| (c.attempt, p))).max().map(|(_, p)| p);
+            let mut holders = vec![*submitter];
+            holders.extend(self.connected().filter(|n| n != submitter));
+            out.push(Effect::Start { job: id, claim, spec: spec.clone(), holders, resume });
+            let held = self.held.get_mut(&(id, claim)).expect("just listed");
+            held.phase = Phase::Running { since: now.mono };
+            free -= 1;
+        }
+    }
+
+    pub(super) fn on_started(&mut self, now: Now, job: JobId, claim: ClaimId, task: u32, at_ms: u64) {
+        let Some(held) = self.held.get_mut(&(job, claim)) else { return };
+        if held.report.tasks.last().is_none_or(|t| t.0 < task) {
+            held.report.tasks.push(TaskReport(task, at_ms, None));
+        }
+        let first = held.report.tasks.len() == 1;
+        self.report(now, job, claim, first);
+    }
+
+    pub(super) fn on_exited(&mut self, now: Now, job: JobId, claim: ClaimId, task: u32, (started_ms, at_ms): (u64, u64), exit: Exit) {
+        let Some(held) = self.held.get_mut(&(job, claim)) else { return };
+        let entry = TaskReport(task, started_ms, Some((at_ms, exit)));
+        match held.report.tasks.binary_search_by_key(&task, |t| t.0) {
+            Ok(at) => held.report.tasks[at] = entry,
+            Err(at) => held.report.tasks.insert(at, entry),
+        }
+        let single = claim.range.len() == 1;
+        if let Some((_, spec)) = self.replica.cached_job(&job).and_then(|j| j.spec()) {
+            self.durations.learn(&spec.clone(), at_ms.saturating_sub(started_ms).max(1) * 1_000);
+        }
+        self.report(now, job, claim, single);
+    }
+
+    pub(super) fn on_progress(
+        &mut self,
+        now: Now,
+        job: JobId,
+        claim: ClaimId,
+        artifacts: Vec<ArtifactRef>,
+        checkpoint: Option<(u64, BlobHash)>,
+        holders: Vec<NodeId>,
+    ) {
+        let Some(held) = self.held.get_mut(&(job, claim)) else { return };
+        held.report.artifacts = artifacts;
+        held.report.checkpoint = checkpoint.max(held.report.checkpoint);
+        held.report.holders = holders;
+        self.report(now, job, claim, true);
+    }
+
+    pub(super) fn on_ended(&mut self, _now: Now, job: JobId, claim: ClaimId, log: Option<LogRef>, cost_micros: u64) {
+        let Some(mut held) = self.held.remove(&(job, claim)) else { return };
+        held.report.ended = true;
+        held.report.log = log;
+        held.report.cost_micros = cost_micros;
+        self.write(DocId::job(job), &Key::Run(claim.attempt, claim.range), &held.report);
+        self.slot_freed = true;
+    }
+
+    fn report(&mut self, now: Now, job: JobId, claim: ClaimId, at_once: bool) {
+        let Some(held) = self.held.get_mut(&(job, claim)) else { return };
+        if !at_once && held.reported_at.plus_ms(REPORT_EVERY_MS) > now.mono {
+            return;
+        }
+        held.reported_at = now.mono;
+        let report = held.report.clone();
+        self.write(DocId::job(job), &Key::Run(claim.attempt, claim.range), &report);
+    }
+
+    /// Gives up claims of ours of one job that are cancelled, accepted elsewhere, or lost to a better claim; and what an
+    /// earlier process of this node left behind.
+    pub(super) fn review_claims(&mut self, now: Now, id: JobId, out: &mut Effects) {
+        let Some(job) = self.replica.cached_job(&id) else { return };
+        let mine: Vec<ClaimId> = job.claims().keys().filter(|c| c.owner == self.me).copied().collect();
+        let mut ends = Vec::new();
+        for claim in mine {
+            let ended = job.run(&claim).is_some_and(|run| run.ended);
+            let held = self.held.get(&(id, claim));
+            if ended {
+                continue;
+            }
+            let Some(held) = held else {
+                ends.push((claim, None));
+                continue;
+            };
+            let start = claim.range.start;
+            let over = job.task_state(start).is_some_and(|s| s.state.is_final());
+            let attempts = job.attempts(start);
+            let award = attempts.iter().any(|a| a.id == claim && a.award);
+            let settled = matches!(held.phase, Phase::Running { since } if since.plus_ms(AWARD_SETTLES_MS) <= now.mono);
+            let exit = if job.is_cancelled() || over {
+                Some(Exit::Cancelled)
+            } else if job.is_void(&claim) || (!award && !settled) {
+                Some(Exit::Returned)
+            } else {
+                None
+            };
+            if let Some(exit) = exit {
+                ends.push((claim, Some((exit, held.phase))));
+            }
+        }
+        for (claim, end) in ends {
+            match end {
+                Some((exit, Phase::Running { .. })) => {
+                    self.held.get_mut(&(id, claim)).expect("just found").phase = Phase::Ending;
+                    out.push(Effect::Kill { job: id, claim, exit });
+                }
+                Some((_, Phase::Ending)) => {}
+                Some((_, Phase::Waiting)) | None => self.abandon(id, claim),
+            }
+        }
+    }
+
+    /// Reports a claim as over that nothing runs of any more.
+    pub(super) fn abandon(&mut self, id: JobId, claim: ClaimId) {
+        self.held.remove(&(id, claim));
+        let before = self.replica.cached_job(&id).and_then(|job| job.run(&claim)).cloned().unwrap_or_default();
+        let mut report = RunReport { ended: true, ..before };
+        let at_ms = report.tasks.last().map_or(0, |t| t.1);
+        for task in report.tasks.iter_mut().filter(|t| t.2.is_none()) {
+            task.2 = Some((at_ms, Exit::Returned));
+        }
+        self.write(DocId::job(id), &Key::Run(claim.attempt, claim.range), &report);
+        self.slot_freed = true;
+    }
+}

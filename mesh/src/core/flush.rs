@@ -1,0 +1,173 @@
+//! Our own feed: changes gather, become one bundle, and go out on both paths; acknowledgements wait for a receipt.
+
+use std::collections::BTreeSet;
+
+use crdt::bundle::{Change, ChangeKind};
+use crdt::doc::{DocId, DocKind, Key};
+use crdt::ids::NodeId;
+use crdt::limits::BUNDLE_CHANGES_MAX;
+use crdt::shelf::Shelf;
+use serde::Serialize;
+
+use super::{Core, WaitingAck};
+use crate::io::{Ack, Effect, Effects};
+use crate::limits::{FLUSH_BURST, FLUSH_EVERY_MS, GOSSIP_BYTES_MAX, GOSSIP_EVERY_MS, RECEIPT_WAIT_MS};
+use crate::msg::Msg;
+use crate::time::Now;
+
+/// Bytes of changes in one bundle of ours: below the bound by room for the header.
+const CHANGES_BYTES_MAX: usize = crdt::limits::BUNDLE_BYTES_MAX - 160 * 1024;
+
+impl<S: Shelf> Core<S> {
+    /// Writes a register of ours with the next flush; a rewrite replaces one that has not left.
+    pub(super) fn write<T: Serialize>(&mut self, doc: DocId, key: &Key, value: &T) {
+        let name = [&doc.to_bytes()[..], key.to_string().as_bytes()].concat();
+        let change = Change::register(doc, key, value);
+        match self.pending.iter_mut().find(|(other, _)| other.as_ref() == Some(&name)) {
+            Some((_, waiting)) if key.is_write_once() => drop(waiting.clone()),
+            Some((_, waiting)) => *waiting = change,
+            None => self.pending.push((Some(name), change)),
+        }
+    }
+
+    pub(super) fn write_change(&mut self, change: Change) {
+        self.pending.push((None, change));
+    }
+
+    pub(super) fn flush_if_due(&mut self, now: Now, out: &mut Effects) {
+        if self.pending.is_empty() && self.pending_acks.is_empty() {
+            return;
+        }
+        let earned = now.mono.ms_since(self.flush_at) / FLUSH_EVERY_MS;
+        if earned > 0 {
+            self.flush_credit = (self.flush_credit + earned).min(FLUSH_BURST);
+            self.flush_at = now.mono;
+        }
+        if self.flush_credit == 0 {
+            let at = self.flush_at.plus_ms(FLUSH_EVERY_MS);
+            self.wake_at(at);
+            return;
+        }
+        self.flush_credit -= 1;
+        self.flush(now, out);
+    }
+
+    fn flush(&mut self, now: Now, out: &mut Effects) {
+        if self.replica.feeds().get(&self.me).is_some_and(|feed| feed.frozen) {
+            self.pending.clear();
+            return;
+        }
+        let mut recipients = BTreeSet::new();
+        while !self.pending.is_empty() {
+            let changes = self.next_group();
+            for change in &changes {
+                self.add_recipients(change, &mut recipients);
+            }
+            let (_, applied) = self.replica.append(&self.key, now.wall_ms, &changes);
+            self.after_applied(&applied, out);
+            for change in &changes {
+                self.add_recipients(change, &mut recipients);
+            }
+        }
+        let head = self.replica.feeds().get(&self.me).map_or(0, |feed| feed.seq);
+        recipients.remove(&self.me);
+        for to in recipients {
+            let Some(peer) = self.peers.get(&to).filter(|peer| peer.connected) else { continue };
+            let msg = self.bundles_msg(self.me, peer.knows_seq + 1, true);
+            if let Msg::Bundles { bundles, .. } = &msg {
+                let last = peer.knows_seq + bundles.len() as u64;
+                self.peers.get_mut(&to).expect("just found").knows_seq = last;
+            }
+            out.push(Effect::Send(to, msg.encode()));
+        }
+        for (request, warnings) in std::mem::take(&mut self.pending_acks) {
+            let deadline = now.mono.plus_ms(RECEIPT_WAIT_MS);
+            self.acks.push(WaitingAck { request, seq: head, deadline, warnings });
+        }
+    }
+
+    /// As many waiting changes as fit one bundle.
+    fn next_group(&mut self) -> Vec<Change> {
+        let (mut count, mut bytes) = (0, 0);
+        for (_, change) in &self.pending {
+            bytes += change.body.len() + 64;
+            if count > 0 && (bytes > CHANGES_BYTES_MAX || count == BUNDLE_CHANGES_MAX) {
+                break;
+            }
+            count += 1;
+        }
+        self.pending.drain(..count).map(|(_, change)| change).collect()
+    }
+
+    /// Those who take part in what a change is about.
+    fn add_recipients(&self, change: &Change, to: &mut BTreeSet<NodeId>) {
+        match change.doc.kind {
+            DocKind::Roster => to.extend(self.connected()),
+            DocKind::Note if change.kind == ChangeKind::Notebook => to.extend(self.connected().take(8)),
+            DocKind::Note | DocKind::Feed => {}
+            DocKind::Job => {
+                let Some(id) = change.doc.as_job() else { return };
+                let Some(job) = self.replica.cached_job(&id) else { return };
+                if let Some((submitter, spec)) = job.spec() {
+                    to.insert(*submitter);
+                    if *submitter == self.me && job.claims().is_empty() {
+                        to.extend(self.rank(spec, id, 0).into_iter().take(crate::limits::CALL_WIDTH));
+                    }
+                }
+                for (id, claim) in job.claims() {
+                    to.insert(id.owner);
+                    to.extend(claim.value.watchers.iter().copied());
+                }
+            }
+        }
+        if to.is_empty() && !self.pending_acks.is_empty() {
+            to.extend(self.connected().take(1));
+        }
+    }
+
+    pub(super) fn tick_acks(&mut self, now: Now, out: &mut Effects) {
+        if self.acks.is_empty() {
+            return;
+        }
+        let lonely = self.connected().next().is_none();
+        let mut waiting = Vec::new();
+        for ack in std::mem::take(&mut self.acks) {
+            let others = self.peers.values().filter(|peer| peer.receipt_seq >= ack.seq).count();
+            if others == 0 && !lonely && ack.deadline > now.mono {
+                self.wake_at(ack.deadline);
+                waiting.push(ack);
+                continue;
+            }
+            let durable_on = 1 + u32::try_from(others).unwrap_or(u32::MAX - 1);
+            let result = Ok(Ack { durable_on, warnings: ack.warnings });
+            out.push(Effect::Reply { request: ack.request, result });
+        }
+        self.acks = waiting;
+    }
+
+    /// Our bundles to everybody: at once after a quiet second, then one message a second.
+    pub(super) fn tick_gossip(&mut self, now: Now, out: &mut Effects) {
+        let Some(feed) = self.replica.feeds().get(&self.me) else { return };
+        let (head, hash) = (feed.seq, feed.hash);
+        if head <= self.gossip_seq {
+            return;
+        }
+        if let Some(at) = self.gossip_at {
+            if !self.is_due(now, at.plus_ms(GOSSIP_EVERY_MS)) {
+                return;
+            }
+        }
+        self.gossip_at = Some(now.mono);
+        let wires = self.replica.bundles(self.me, self.gossip_seq + 1, crate::limits::BUNDLES_PER_MESSAGE_MAX);
+        let bytes: usize = wires.iter().map(bytes::Bytes::len).sum();
+        let whole = bytes <= GOSSIP_BYTES_MAX && self.gossip_seq + wires.len() as u64 == head;
+        let msg = if whole {
+            let bundles = wires.into_iter().map(|w| serde_bytes::ByteBuf::from(w.to_vec())).collect();
+            Msg::Bundles { bundles, receipt: false, more: None }
+        } else {
+            Msg::Announce(vec![(self.me, head, hash)])
+        };
+        self.gossip_seq = head;
+        out.push(Effect::Gossip(msg.encode()));
+    }
+}

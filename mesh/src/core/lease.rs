@@ -1,0 +1,199 @@
+//! Leases: owners say each second what they hold; watchers declare lost what is silent or no longer held.
+//!
+//! All silence is measured on the listener's monotonic clock. A node that slept, or that lost half its peers at once,
+//! suspects itself first and waits one more lease.
+
+use std::collections::BTreeMap;
+
+use crdt::doc::{DocId, Key};
+use crdt::ids::{JobId, NodeId};
+use crdt::job::{ClaimId, Job, Lost, Segment};
+use crdt::shelf::Shelf;
+
+use super::{Core, Phase, token};
+use crate::io::Effects;
+use crate::limits::{LEASE_MS, LEASES_UNHEARD, PRESENCE_EVERY_MS, TOKENS_PER_PRESENCE_MAX};
+use crate::msg::Msg;
+use crate::time::{Now, Time};
+
+/// Peers up to which everybody hears everybody's presence; beyond, only watchers do.
+const PRESENCE_TO_ALL_PEERS_MAX: usize = 32;
+
+impl<S: Shelf> Core<S> {
+    pub(super) fn tick_presence(&mut self, now: Now, out: &mut Effects) {
+        if !self.is_due(now, self.presence_at) {
+            return;
+        }
+        self.presence_at = now.mono.plus_ms(PRESENCE_EVERY_MS);
+        self.wake_at(self.presence_at);
+        let seq = self.replica.feeds().get(&self.me).map_or(0, |feed| feed.seq);
+        let connected: Vec<NodeId> = self.connected().collect();
+        let all = connected.len() <= PRESENCE_TO_ALL_PEERS_MAX;
+        let mut tokens: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
+        if all {
+            tokens.extend(connected.iter().map(|node| (*node, Vec::new())));
+        }
+        for (job, claim) in self.held.keys() {
+            let value = self.replica.cached_job(job).and_then(|j| j.claims().get(claim));
+            for watcher in value.iter().flat_map(|c| &c.value.watchers) {
+                let list = tokens.entry(*watcher).or_default();
+                if list.len() < TOKENS_PER_PRESENCE_MAX {
+                    list.push(token(*job, claim));
+                }
+            }
+        }
+        for (node, tokens) in tokens {
+            let msg = Msg::Presence { incarnation: self.config.incarnation, seq, tokens };
+            self.send(node, &msg, out);
+        }
+    }
+
+    pub(super) fn on_presence(&mut self, now: Now, from: NodeId, incarnation: u64, seq: u64, tokens: &[u64]) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.incarnation = peer.incarnation.max(incarnation);
+        }
+        if self.replica.feeds().get(&from).is_none_or(|feed| feed.seq < seq) {
+            return;
+        }
+        let dropped: Vec<(JobId, ClaimId)> = self
+            .watches
+            .keys()
+            .filter(|(_, claim)| claim.owner == from)
+            .filter(|(job, claim)| {
+                let written = self.replica.cached_job(job).and_then(|j| j.claims().get(claim));
+                written.is_some_and(|c| c.seq <= seq) && !tokens.contains(&token(*job, claim))
+            })
+            .copied()
+            .collect();
+        for (job, claim) in dropped {
+            self.declare_lost(now, job, claim);
+        }
+    }
+
+    /// After a pause of this process nobody else's silence means anything yet.
+    pub(super) fn after_sleep(&mut self, now: Now) {
+        if now.mono.ms_since(self.turn_at) > LEASE_MS / 2 {
+            for watch in self.watches.values_mut() {
+                watch.since = now.mono;
+            }
+            for peer in self.peers.values_mut().filter(|peer| peer.connected) {
+                peer.last_heard = peer.last_heard.max(self.turn_at);
+            }
+        }
+        self.turn_at = now.mono;
+    }
+
+    pub(super) fn tick_leases(&mut self, now: Now) {
+        self.lost_peers_at.retain(|at| now.mono.ms_since(*at) < LEASE_MS);
+        let connected = self.connected().count();
+        let isolated = self.lost_peers_at.len() >= 2 && self.lost_peers_at.len() >= connected;
+        let lease = if isolated { 2 * LEASE_MS } else { LEASE_MS };
+        let mut lost = Vec::new();
+        let mut next: Option<Time> = None;
+        for ((job, claim), watch) in &self.watches {
+            let heard = self.peers.get(&claim.owner).map_or(Time(0), |peer| peer.last_heard);
+            let mut deadline = heard.max(watch.since).plus_ms(lease);
+            let started = self.replica.cached_job(job).and_then(|j| j.run(claim)).is_some();
+            if !started {
+                deadline = deadline.min(watch.since.plus_ms(watch.start_by_ms));
+            }
+            if deadline <= now.mono {
+                lost.push((*job, *claim));
+            } else {
+                next = Some(next.map_or(deadline, |n| n.min(deadline)));
+            }
+        }
+        for (job, claim) in lost {
+            self.declare_lost(now, job, claim);
+        }
+        if let Some(at) = next {
+            self.wake_at(at);
+        }
+    }
+
+    fn declare_lost(&mut self, _now: Now, id: JobId, claim: ClaimId) {
+        self.watches.remove(&(id, claim));
+        let Some(job) = self.replica.cached_job(&id) else { return };
+        if job.run(&claim).is_some_and(|run| run.ended) {
+            return;
+        }
+        let mut owners: Vec<NodeId> = job
+            .claims()
+            .keys()
+            .filter(|c| c.attempt == claim.attempt && c.range == claim.range)
+            .filter(|c| job.lost_by(c).any(|by| by == self.me))
+            .map(|c| c.owner)
+            .collect();
+        if !owners.contains(&claim.owner) {
+            owners.push(claim.owner);
+        }
+        owners.sort();
+        let key = Key::Lost(claim.attempt, claim.range, self.me);
+        self.write(DocId::job(id), &key, &Lost { owners });
+        self.dirty.insert(id);
+    }
+
+    /// Whether a peer is heard at present.
+    pub(super) fn is_heard(&self, now: Now, node: &NodeId, within_ms: u64) -> bool {
+        *node == self.me
+            || self.peers.get(node).is_some_and(|p| p.connected && p.last_heard.plus_ms(within_ms) > now.mono)
+    }
+
+    /// Watchers of the attempt before that are not heard.
+    pub(super) fn unheard_watchers(&self, now: Now, job: &Job, segment: &Segment, attempt: u32) -> Vec<NodeId> {
+        let before = job.claims().iter().find(|(id, _)| id.attempt == attempt && id.range.contains(segment.range.start));
+        let watchers = before.map(|(_, claim)| claim.value.watchers.clone()).unwrap_or_default();
+        watchers.into_iter().filter(|w| !self.is_heard(now, w, LEASE_MS)).collect()
+    }
+
+    /// A claim whose loss is declared by most of those watchers that are heard, or whose watchers and owner have all been
+    /// silent for three leases: the watchers that are not heard.
+    pub(super) fn lost_by_those_heard(&self, now: Now, job: &Job, claim: &ClaimId) -> Option<Vec<NodeId>> {
+        if claim.owner == self.me {
+            return None;
+        }
+        let watchers = &job.claims().get(claim)?.value.watchers;
+        let unheard: Vec<NodeId> =
+            watchers.iter().filter(|w| !self.is_heard(now, w, LEASE_MS)).copied().collect();
+        let heard = watchers.len() - unheard.len();
+        if heard > 0 {
+            let by = job.lost_by(claim).filter(|by| watchers.contains(by)).count();
+            return (by * 2 > heard).then_some(unheard);
+        }
+        let long = LEASE_MS * LEASES_UNHEARD;
+        let silent = |node: &NodeId| {
+            let peer = self.peers.get(node);
+            peer.is_none_or(|p| !p.connected || p.last_heard.plus_ms(long) <= now.mono)
+                && peer.map_or(Time(0), |p| p.last_heard).plus_ms(long) <= now.mono
+        };
+        let known_since = self.first_seen.get(&(job.id, claim.attempt)).copied().unwrap_or(now.mono);
+        let all = watchers.iter().chain([&claim.owner]).all(silent) && known_since.plus_ms(long) <= now.mono;
+        all.then_some(unheard)
+    }
+
+    /// Watches the claims that name us, and stops watching those that are over.
+    pub(super) fn update_watches(&mut self, now: Now, id: JobId) {
+        let Some(job) = self.replica.cached_job(&id) else { return };
+        let mut wanted = BTreeMap::new();
+        for (claim, written) in job.claims() {
+            let watching = claim.owner != self.me && written.value.watchers.contains(&self.me);
+            let over = job.is_void(claim)
+                || job.run(claim).is_some_and(|run| run.ended)
+                || job.lost_by(claim).any(|by| by == self.me)
+                || job.task_state(claim.range.start).is_some_and(|s| s.state.is_final());
+            if watching && !over {
+                wanted.insert(*claim, written.value.start_by_ms);
+            }
+        }
+        self.watches.retain(|(job, claim), _| *job != id || wanted.contains_key(claim));
+        for (claim, start_by_ms) in wanted {
+            self.watches.entry((id, claim)).or_insert(super::Watch { since: now.mono, start_by_ms });
+        }
+    }
+
+    /// Slots in which something runs.
+    pub(super) fn slots_used(&self) -> u32 {
+        let running = self.held.values().filter(|held| held.phase != Phase::Waiting).count();
+        u32::try_from(running).unwrap_or(u32::MAX)
+    }
+}

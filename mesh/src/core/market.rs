@@ -1,0 +1,198 @@
+//! The market: offers that are known, the rank of nodes for a job, and calls to the best of them.
+
+use crdt::doc::TaskRange;
+use crdt::ids::{JobId, NodeId};
+use crdt::job::{JobSpec, JobState, rendezvous};
+use crdt::shelf::Shelf;
+
+use super::{Call, Core, KnownOffer};
+use crate::io::{Effect, Effects};
+use crate::limits::{
+    CALL_SLACK_MS, CALL_WIDTH, DECLINES_KEPT_MAX, OFFER_CHANGE_EVERY_MS, OFFER_EVERY_MS, OFFER_EVERY_MS_PER_MEMBER,
+    RETRY_BACKOFF_MS, RETRY_BACKOFF_MS_MAX, STAGGER_MS,
+};
+use crate::msg::Msg;
+use crate::offer::{Lack, Offer, SignedOffer, bid_micros, lacks};
+use crate::time::Now;
+
+/// Waiting that a bid assumes for a node without a free slot.
+const BUSY_WAITING_MS: u64 = 5_000;
+
+impl<S: Shelf> Core<S> {
+    pub(super) fn send_offer(&self, to: NodeId, out: &mut Effects) {
+        let signed = SignedOffer::sign(self.replica.mesh(), &self.key, &self.offer);
+        self.send(to, &Msg::Offer(signed), out);
+    }
+
+    pub(super) fn on_offer(&mut self, signed: &SignedOffer, out: &mut Effects) {
+        if signed.node == self.me || !self.replica.roster().is_member(&signed.node) {
+            return;
+        }
+        let Some(offer) = signed.open(self.replica.mesh()) else {
+            out.push(Effect::Misbehaved(signed.node, "an offer that does not verify"));
+            return;
+        };
+        let order = (offer.incarnation, offer.number);
+        let known = self.offers.get(&signed.node).map(|k| (k.offer.incarnation, k.offer.number));
+        if known.is_none_or(|known| known < order) {
+            self.offers.insert(signed.node, KnownOffer { offer });
+            self.offers_version += 1;
+        }
+    }
+
+    pub(super) fn tick_offer(&mut self, now: Now, out: &mut Effects) {
+        let free = if self.draining { 0 } else { self.offer.slots.saturating_sub(self.slots_used()) };
+        if free != self.offer.free {
+            self.offer.free = free;
+            self.offer_dirty = true;
+        }
+        let members = self.replica.roster().members.len() as u64;
+        let every = OFFER_EVERY_MS.max(OFFER_EVERY_MS_PER_MEMBER * members);
+        let due = self.offer_at.map(|at| at.plus_ms(if self.offer_dirty { OFFER_CHANGE_EVERY_MS } else { every }));
+        if due.is_some_and(|at| !self.is_due(now, at)) {
+            return;
+        }
+        self.offer_at = Some(now.mono);
+        self.offer_dirty = false;
+        self.offer.number += 1;
+        self.wake_at(now.mono.plus_ms(every));
+        let signed = SignedOffer::sign(self.replica.mesh(), &self.key, &self.offer);
+        out.push(Effect::Gossip(Msg::Offer(signed).encode()));
+    }
+
+    /// Offers on which something can be built: of members that may run jobs and are connected, and our own.
+    pub(super) fn live_offers(&self) -> impl Iterator<Item = (NodeId, &Offer)> {
+        let may_run = |node: &NodeId| self.replica.roster().role(node).is_some_and(|role| role.may_run());
+        let others = self.offers.iter().filter(move |(node, _)| self.is_connected(node)).map(|(n, k)| (*n, &k.offer));
+        others.chain([(self.me, &self.offer)]).filter(move |(node, _)| may_run(node))
+    }
+
+    /// Claims that a node holds, as far as is known.
+    fn load(&self, node: NodeId) -> u32 {
+        if node == self.me {
+            return u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        }
+        let claims = self.replica.jobs().values().filter(|(job, _)| !job.state().is_some_and(JobState::is_final));
+        let held = claims.flat_map(|(job, _)| {
+            job.claims().keys().filter(move |id| id.owner == node && job.run(id).is_none_or(|run| !run.ended))
+        });
+        u32::try_from(held.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Nodes that fit a job, best bid first; ties by rendezvous hash.
+    pub(super) fn rank(&self, spec: &JobSpec, id: JobId, task: u32) -> Vec<NodeId> {
+        let estimate_ms = self.durations.of(spec).map(|us| us / 1_000);
+        let mut ranked: Vec<_> = self
+            .live_offers()
+            .filter(|(_, offer)| lacks(offer, spec).is_empty())
+            .map(|(node, offer)| {
+                let waiting = if self.load(node) < offer.slots { 0 } else { BUSY_WAITING_MS };
+                (bid_micros(offer, spec, estimate_ms, waiting), rendezvous(id, task, node), node)
+            })
+            .collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, _, node)| node).collect()
+    }
+
+    /// Begins a call for open tasks of our own single job, unless one is under way.
+    pub(super) fn ensure_call(&mut self, now: Now, id: JobId, range: TaskRange, attempt: u32, retry: bool) {
+        let current = self.calls.get(&(id, range.start));
+        if current.is_some_and(|call| call.attempt == attempt) {
+            return;
+        }
+        let backoff = RETRY_BACKOFF_MS << attempt.saturating_sub(2).min(16);
+        let not_before = if retry { now.mono.plus_ms(backoff.min(RETRY_BACKOFF_MS_MAX)) } else { now.mono };
+        let call = Call {
+            attempt,
+            range,
+            rank: Vec::new(),
+            called: 0,
+            at: now.mono,
+            not_before,
+            declines: Default::default(),
+            exhausted: false,
+            offers_version: 0,
+        };
+        self.calls.insert((id, range.start), call);
+    }
+
+    pub(super) fn tick_calls(&mut self, now: Now, out: &mut Effects) {
+        let keys: Vec<(JobId, u32)> = self.calls.keys().copied().collect();
+        for (id, start) in keys {
+            let open = self.open_ranges(now, &id);
+            let call = self.calls.get(&(id, start)).expect("just listed").clone();
+            if !open.iter().any(|(range, attempt, _)| range.contains(start) && *attempt == call.attempt) {
+                self.calls.remove(&(id, start));
+                continue;
+            }
+            self.drive_call(now, id, call, out);
+        }
+    }
+
+    fn drive_call(&mut self, now: Now, id: JobId, mut call: Call, out: &mut Effects) {
+        if !self.is_due(now, call.not_before) {
+            return;
+        }
+        let window = STAGGER_MS * (CALL_WIDTH as u64) + CALL_SLACK_MS;
+        if call.exhausted {
+            if call.offers_version == self.offers_version || !self.is_due(now, call.at.plus_ms(window)) {
+                return;
+            }
+            call.exhausted = false;
+            call.rank.clear();
+            call.called = 0;
+        }
+        let batch = &call.rank[call.called.saturating_sub(CALL_WIDTH).min(call.called)..call.called];
+        let answered = batch.iter().all(|node| call.declines.contains_key(node));
+        if call.called > 0 && !answered && !self.is_due(now, call.at.plus_ms(window)) {
+            return;
+        }
+        if call.rank.is_empty() {
+            let Some(spec) = self.replica.cached_job(&id).and_then(|j| j.spec()).map(|(_, spec)| spec.clone()) else { return };
+            call.rank = self.rank(&spec, id, call.range.start);
+            call.declines.clear();
+        }
+        call.at = now.mono;
+        let next: Vec<NodeId> = call.rank.iter().skip(call.called).take(CALL_WIDTH).copied().collect();
+        if next.is_empty() {
+            call.exhausted = true;
+            call.offers_version = self.offers_version;
+        } else {
+            call.called += next.len();
+            let msg = Msg::Call { job: id, attempt: call.attempt, range: call.range, rank: next.clone(), slices: Vec::new() };
+            for node in &next {
+                if *node == self.me {
+                    self.on_call(now, self.me, id, call.attempt, call.range, (next.clone(), Vec::new()), out);
+                } else {
+                    self.push_feed(*node, out);
+                    self.send(*node, &msg, out);
+                }
+            }
+            self.wake_at(now.mono.plus_ms(window));
+        }
+        self.calls.insert((id, call.range.start), call);
+    }
+
+    /// Sends a peer what it lacks of our feed, so that a call finds its job there.
+    fn push_feed(&mut self, to: NodeId, out: &mut Effects) {
+        let head = self.replica.feeds().get(&self.me).map_or(0, |feed| feed.seq);
+        let Some(peer) = self.peers.get(&to).filter(|peer| peer.connected && peer.knows_seq < head) else { return };
+        let msg = self.bundles_msg(self.me, peer.knows_seq + 1, true);
+        if let Msg::Bundles { bundles, .. } = &msg {
+            let last = peer.knows_seq + bundles.len() as u64;
+            self.peers.get_mut(&to).expect("just found").knows_seq = last;
+        }
+        out.push(Effect::Send(to, msg.encode()));
+    }
+
+    pub(super) fn on_decline(&mut self, _now: Now, from: NodeId, id: JobId, attempt: u32, start: u32, lack: Lack) {
+        if let Some(call) = self.calls.get_mut(&(id, start)).filter(|call| call.attempt == attempt) {
+            if call.declines.len() < DECLINES_KEPT_MAX {
+                call.declines.insert(from, lack);
+            }
+        }
+        if let Some(called) = self.called.get_mut(&(id, attempt, start)) {
+            called.declined.insert(from);
+        }
+    }
+}

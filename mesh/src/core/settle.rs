@@ -1,0 +1,135 @@
+//! What the submitter's node decides: calls for open tasks, acceptance of results, giving up, skipping.
+
+use crdt::doc::{DocId, Key, TaskRange};
+use crdt::ids::{JobId, NodeId};
+use crdt::job::{Accept, ClaimId, JobState, Outcome, Waiting};
+use crdt::shelf::Shelf;
+
+use super::{Core, Securing};
+use crate::io::{Effect, Effects};
+use crate::limits::SECURE_WAIT_MS;
+use crate::time::Now;
+
+impl<S: Shelf> Core<S> {
+    /// Looks at the jobs that changed.
+    pub(super) fn settle_dirty(&mut self, now: Now, out: &mut Effects) {
+        let mut rounds = 0;
+        while let Some(id) = self.dirty.pop_first() {
+            rounds += 1;
+            self.settle(now, id, out);
+            if rounds > 100_000 {
+                break;
+            }
+        }
+    }
+
+    fn settle(&mut self, now: Now, id: JobId, out: &mut Effects) {
+        if self.replica.job(id).is_none() {
+            return;
+        }
+        self.update_watches(now, id);
+        self.review_claims(now, id, out);
+        let Some(job) = self.replica.cached_job(&id) else { return };
+        let Some((submitter, spec)) = job.spec() else { return };
+        let (submitter, after) = (*submitter, spec.after.clone());
+        if job.state().is_some_and(JobState::is_final) {
+            self.finished.entry(id).or_insert(now.mono);
+            self.dirty.extend(self.dependents.remove(&id).unwrap_or_default());
+            return;
+        }
+        for segment in job.segments() {
+            if let Waiting::Owner(claim) = segment.waiting {
+                self.first_seen.entry((id, claim.attempt)).or_insert(now.mono);
+            }
+        }
+        for up in &after {
+            if !self.state_of(up).is_some_and(JobState::is_final) {
+                self.dependents.entry(*up).or_default().insert(id);
+            }
+        }
+        if submitter == self.me {
+            self.settle_own(now, id, &after, out);
+        }
+    }
+
+    fn settle_own(&mut self, now: Now, id: JobId, after: &[JobId], out: &mut Effects) {
+        let failed = after.iter().find(|up| self.state_of(up).is_some_and(|s| s.is_final() && s != JobState::Done)).copied();
+        let Some(job) = self.replica.cached_job(&id) else { return };
+        let array = job.spec().is_some_and(|(_, spec)| spec.array > 0);
+        let segments = job.segments().to_vec();
+        for segment in segments {
+            match segment.waiting {
+                Waiting::Acceptance(claim, outcome) => self.accept(now, id, segment.range, claim, outcome, out),
+                Waiting::GivingUp(reason) => {
+                    let outcome = if reason == "cancelled" { Outcome::Cancelled } else { Outcome::Failed };
+                    if segment.state != JobState::Running {
+                        self.write_accept(now, id, segment.range, (outcome, 0, None), None, reason);
+                    }
+                }
+                Waiting::Claim { .. } if failed.is_some() => {
+                    self.write_accept(now, id, segment.range, (Outcome::Skipped, 0, None), failed, "a job before it did not succeed");
+                }
+                Waiting::Claim { .. } | Waiting::Owner(_) | Waiting::Nobody => {}
+            }
+        }
+        if array {
+            return;
+        }
+        for (range, attempt, basis) in self.open_ranges(now, &id) {
+            self.ensure_call(now, id, range, attempt, basis == crdt::job::Basis::Retry);
+        }
+    }
+
+    /// Accepts a result once its run is over and its files are held by a second node, or cannot be.
+    fn accept(&mut self, now: Now, id: JobId, range: TaskRange, claim: ClaimId, outcome: Outcome, out: &mut Effects) {
+        let Some(job) = self.replica.cached_job(&id) else { return };
+        let run = job.run(&claim).cloned().unwrap_or_default();
+        let lost = job.lost_by(&claim).next().is_some();
+        if !run.ended && !lost {
+            return;
+        }
+        let bare = run.artifacts.is_empty() && !matches!(run.log, Some(crdt::job::LogRef::Blob(..)));
+        let mut at_risk = false;
+        if claim.owner == self.me {
+            at_risk = !bare && run.holders.is_empty();
+        } else if !bare {
+            match self.securing.get(&(id, claim)).copied() {
+                None => {
+                    self.securing.insert((id, claim), Securing::Asked(now.mono));
+                    let mut holders = vec![claim.owner];
+                    holders.extend(run.holders.iter().copied());
+                    out.push(Effect::Secure { job: id, claim, artifacts: run.artifacts, log: run.log, holders });
+                    self.wake_at(now.mono.plus_ms(SECURE_WAIT_MS));
+                    return;
+                }
+                Some(Securing::Asked(at)) if !self.is_due(now, at.plus_ms(SECURE_WAIT_MS)) => return,
+                Some(Securing::Asked(_) | Securing::Failed) => at_risk = true,
+                Some(Securing::Held) => {}
+            }
+        }
+        let key = Key::Accept(range);
+        let accept = Accept {
+            outcome,
+            attempt: claim.attempt,
+            node: Some(claim.owner),
+            because: None,
+            at_risk,
+            reason: String::new(),
+            at_ms: now.wall_ms,
+        };
+        self.write(DocId::job(id), &key, &accept);
+    }
+
+    fn write_accept(
+        &mut self,
+        now: Now,
+        id: JobId,
+        range: TaskRange,
+        (outcome, attempt, node): (Outcome, u32, Option<NodeId>),
+        because: Option<JobId>,
+        reason: &str,
+    ) {
+        let accept = Accept { outcome, attempt, node, because, at_risk: false, reason: reason.to_owned(), at_ms: now.wall_ms };
+        self.write(DocId::job(id), &Key::Accept(range), &accept);
+    }
+}

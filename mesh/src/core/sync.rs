@@ -1,0 +1,321 @@
+//! How bundles travel: by direct stream, by gossip, and by repair.
+//!
+//! On connect and then periodically with a random peer, a digest of all heads is exchanged; where it differs the heads,
+//! and then the missing ranges. The cost grows with authors, not with jobs.
+
+use bytes::Bytes;
+use crdt::bundle::Bundle;
+use crdt::doc::DocKind;
+use crdt::ids::{BundleHash, NodeId};
+use crdt::replica::{Applied, ForkProof, Ingest};
+use crdt::shelf::Shelf;
+use rand::RngExt;
+use serde_bytes::ByteBuf;
+
+use super::{Core, Peer};
+use crate::io::{Effect, Effects};
+use crate::limits::{
+    BUNDLES_MESSAGE_BYTES_MAX, BUNDLES_PER_MESSAGE_MAX, HEADS_PER_MESSAGE_MAX, REPAIR_EVERY_MS, WANT_AGAIN_MS,
+};
+use crate::msg::Msg;
+use crate::time::{Now, Time};
+
+impl<S: Shelf> Core<S> {
+    pub(super) fn on_connected(&mut self, now: Now, node: NodeId, out: &mut Effects) {
+        let peer = self.peers.entry(node).or_insert_with(Peer::default);
+        peer.connected = true;
+        peer.last_heard = now.mono;
+        self.send(node, &self.hello(), out);
+        for fork in self.replica.forks() {
+            self.send(node, &fork_msg(&fork), out);
+        }
+        self.send_offer(node, out);
+        self.presence_at = Time(0);
+    }
+
+    pub(super) fn on_disconnected(&mut self, now: Now, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.connected = false;
+        }
+        self.lost_peers_at.push(now.mono);
+        self.offers_version += 1;
+    }
+
+    pub(super) fn send(&self, to: NodeId, msg: &Msg, out: &mut Effects) {
+        if self.is_connected(&to) {
+            out.push(Effect::Send(to, msg.encode()));
+        }
+    }
+
+    pub(super) fn on_message(&mut self, now: Now, from: NodeId, bytes: &Bytes, out: &mut Effects) {
+        let Some(msg) = Msg::decode(bytes) else {
+            out.push(Effect::Misbehaved(from, "a message that cannot be read"));
+            return;
+        };
+        let peer = self.peers.entry(from).or_insert_with(Peer::default);
+        peer.last_heard = now.mono;
+        match msg {
+            Msg::Hello { incarnation, heads } => self.on_hello(now, from, incarnation, &heads, out),
+            Msg::Heads(heads) => self.on_heads(now, from, &heads, out),
+            Msg::Want { author, from_seq } => self.on_want(from, author, from_seq, out),
+            Msg::Bundles { bundles, receipt, more } => {
+                self.on_bundles(now, from, bundles, out);
+                if receipt {
+                    let seq = self.replica.feeds().get(&from).map_or(0, |feed| feed.seq);
+                    self.send(from, &Msg::Receipt { seq }, out);
+                }
+                if let Some((author, seq)) = more {
+                    self.wants.remove(&author);
+                    self.note_head(author, seq, from);
+                    self.want_missing(now, out);
+                }
+            }
+            Msg::Announce(heads) => self.on_announce(now, from, &heads, out),
+            Msg::Receipt { seq } => {
+                let head = self.replica.feeds().get(&self.me).map_or(0, |feed| feed.seq);
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.receipt_seq = peer.receipt_seq.max(seq.min(head));
+                    peer.knows_seq = peer.knows_seq.max(seq.min(head));
+                }
+            }
+            Msg::Fork { author, seq, branches } => self.on_fork(author, seq, branches, out),
+            Msg::Offer(signed) => self.on_offer(&signed, out),
+            Msg::Call { job, attempt, range, rank, slices } => {
+                self.on_call(now, from, job, attempt, range, (rank, slices), out);
+            }
+            Msg::Decline { job, attempt, start, lack } => self.on_decline(now, from, job, attempt, start, lack),
+            Msg::Presence { incarnation, seq, tokens } => self.on_presence(now, from, incarnation, seq, &tokens),
+        }
+    }
+
+    pub(super) fn on_gossip(&mut self, now: Now, via: NodeId, bytes: &Bytes, out: &mut Effects) {
+        match Msg::decode(bytes) {
+            Some(Msg::Bundles { bundles, .. }) => self.on_bundles(now, via, bundles, out),
+            Some(Msg::Announce(heads)) => self.on_announce(now, via, &heads, out),
+            Some(Msg::Offer(signed)) => self.on_offer(&signed, out),
+            Some(Msg::Fork { author, seq, branches }) => self.on_fork(author, seq, branches, out),
+            Some(
+                Msg::Hello { .. }
+                | Msg::Heads(_)
+                | Msg::Want { .. }
+                | Msg::Receipt { .. }
+                | Msg::Call { .. }
+                | Msg::Decline { .. }
+                | Msg::Presence { .. },
+            )
+            | None => out.push(Effect::Misbehaved(via, "a gossip message that is none")),
+        }
+    }
+
+    fn hello(&self) -> Msg {
+        Msg::Hello { incarnation: self.config.incarnation, heads: ByteBuf::from(self.heads_digest()) }
+    }
+
+    fn heads_digest(&self) -> Vec<u8> {
+        let mut hasher = blake3::Hasher::new();
+        for (author, feed) in self.replica.feeds() {
+            hasher.update(&author.0).update(&feed.seq.to_be_bytes()).update(&feed.hash.0);
+        }
+        hasher.finalize().as_bytes()[..16].to_vec()
+    }
+
+    fn on_hello(&mut self, now: Now, from: NodeId, incarnation: u64, heads: &[u8], out: &mut Effects) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            if peer.incarnation != incarnation {
+                peer.incarnation = incarnation;
+                peer.knows_seq = 0;
+                peer.receipt_seq = 0;
+                peer.last_heard = now.mono;
+            }
+        }
+        if heads != self.heads_digest() {
+            let heads: Vec<_> = self.replica.feeds().iter().map(|(a, f)| (*a, f.seq, f.hash)).collect();
+            for part in heads.chunks(HEADS_PER_MESSAGE_MAX) {
+                self.send(from, &Msg::Heads(part.to_vec()), out);
+            }
+        }
+    }
+
+    /// The peer's heads: ask for what it has more of, and give it what we have more of.
+    fn on_heads(&mut self, now: Now, from: NodeId, heads: &[(NodeId, u64, BundleHash)], out: &mut Effects) {
+        for (author, seq, hash) in heads {
+            if *author == self.me {
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.knows_seq = *seq;
+                }
+            }
+            let ours = self.replica.feeds().get(author).cloned().unwrap_or_default();
+            if *seq > ours.seq {
+                self.note_head(*author, *seq, from);
+            } else if *seq == ours.seq && *hash != ours.hash && !ours.frozen {
+                self.send(from, &Msg::Want { author: *author, from_seq: *seq }, out);
+            }
+        }
+        self.want_missing(now, out);
+        let theirs: std::collections::BTreeMap<NodeId, u64> = heads.iter().map(|(a, s, _)| (*a, *s)).collect();
+        let behind: Vec<NodeId> = self
+            .replica
+            .feeds()
+            .iter()
+            .filter(|(author, feed)| theirs.get(author).copied().unwrap_or(0) < feed.seq)
+            .map(|(author, _)| *author)
+            .collect();
+        if !behind.is_empty() {
+            let list: Vec<_> = behind
+                .iter()
+                .filter_map(|a| self.replica.feeds().get(a).map(|f| (*a, f.seq, f.hash)))
+                .take(HEADS_PER_MESSAGE_MAX)
+                .collect();
+            self.send(from, &Msg::Announce(list), out);
+        }
+    }
+
+    fn on_announce(&mut self, now: Now, from: NodeId, heads: &[(NodeId, u64, BundleHash)], out: &mut Effects) {
+        for (author, seq, _) in heads {
+            self.note_head(*author, *seq, from);
+        }
+        self.want_missing(now, out);
+    }
+
+    fn note_head(&mut self, author: NodeId, seq: u64, at: NodeId) {
+        let ours = self.replica.feeds().get(&author).map_or(0, |feed| feed.seq);
+        if seq > ours && self.peer_heads.len() < HEADS_PER_MESSAGE_MAX {
+            let entry = self.peer_heads.entry(author).or_insert((seq, at));
+            if seq >= entry.0 || !self.peers.get(&entry.1).is_some_and(|p| p.connected) {
+                *entry = (seq, at);
+            }
+        }
+    }
+
+    /// Asks for what others are known to have and we have not, one range per author at a time.
+    fn want_missing(&mut self, now: Now, out: &mut Effects) {
+        let mut asks = Vec::new();
+        let feeds = self.replica.feeds();
+        let peers = &self.peers;
+        self.peer_heads.retain(|author, (seq, at)| {
+            let ours = feeds.get(author).cloned().unwrap_or_default();
+            if ours.seq >= *seq || ours.frozen || !peers.get(at).is_some_and(|p| p.connected) {
+                return false;
+            }
+            asks.push((*author, ours.seq + 1, *at));
+            true
+        });
+        for (author, from_seq, at) in asks {
+            let recent = self
+                .wants
+                .get(&author)
+                .is_some_and(|(seq, when)| *seq == from_seq && when.plus_ms(WANT_AGAIN_MS) > now.mono);
+            if !recent {
+                self.wants.insert(author, (from_seq, now.mono));
+                self.send(at, &Msg::Want { author, from_seq }, out);
+            }
+        }
+    }
+
+    fn on_want(&mut self, from: NodeId, author: NodeId, from_seq: u64, out: &mut Effects) {
+        let head = self.replica.feeds().get(&author).map_or(0, |feed| feed.seq);
+        let msg = self.bundles_msg(author, from_seq, author == self.me);
+        if author == self.me {
+            if let (Msg::Bundles { bundles, .. }, Some(peer)) = (&msg, self.peers.get_mut(&from)) {
+                let last = from_seq.saturating_add(bundles.len() as u64).saturating_sub(1);
+                peer.knows_seq = peer.knows_seq.max(last.min(head));
+            }
+        }
+        self.send(from, &msg, out);
+    }
+
+    /// As many bundles from a place on as one message takes.
+    pub(super) fn bundles_msg(&self, author: NodeId, from_seq: u64, receipt: bool) -> Msg {
+        let head = self.replica.feeds().get(&author).map_or(0, |feed| feed.seq);
+        let (mut bundles, mut bytes) = (Vec::new(), 0);
+        for wire in self.replica.bundles(author, from_seq, BUNDLES_PER_MESSAGE_MAX) {
+            bytes += wire.len();
+            if bytes > BUNDLES_MESSAGE_BYTES_MAX && !bundles.is_empty() {
+                break;
+            }
+            bundles.push(ByteBuf::from(wire.to_vec()));
+        }
+        let last = from_seq.saturating_add(bundles.len() as u64).saturating_sub(1);
+        Msg::Bundles { bundles, receipt, more: (last < head).then_some((author, head)) }
+    }
+
+    fn on_bundles(&mut self, now: Now, from: NodeId, bundles: Vec<ByteBuf>, out: &mut Effects) {
+        for wire in bundles {
+            let bundle = match Bundle::decode(wire.into_vec().into()) {
+                Ok(bundle) => bundle,
+                Err(_) => {
+                    out.push(Effect::Misbehaved(from, "a bundle that does not verify"));
+                    continue;
+                }
+            };
+            let (author, seq) = (bundle.header.author, bundle.header.seq);
+            match self.replica.ingest(bundle, now.wall_ms) {
+                Ingest::Applied(applied) => self.after_applied(&applied, out),
+                Ingest::Duplicate | Ingest::Frozen => {}
+                Ingest::Gap { .. } => self.note_head(author, seq, from),
+                Ingest::UnknownAuthor => self.note_head(author, seq, from),
+                Ingest::OtherBranch { at_seq } => {
+                    self.send(from, &Msg::Want { author, from_seq: at_seq }, out);
+                }
+                Ingest::Forked(proof) => self.spread_fork(&proof, out),
+                Ingest::ForeignMesh => out.push(Effect::Misbehaved(from, "a bundle of another mesh")),
+            }
+        }
+        self.want_missing(now, out);
+    }
+
+    /// What follows from bundles that became part of the replica.
+    pub(super) fn after_applied(&mut self, applied: &Applied, out: &mut Effects) {
+        for (author, _) in &applied.bundles {
+            self.wants.remove(author);
+        }
+        for doc in &applied.docs {
+            if let Some(id) = doc.as_job() {
+                self.dirty.insert(id);
+            }
+            if doc.kind == DocKind::Roster {
+                self.offer_dirty = true;
+            }
+        }
+        self.changed.extend(applied.docs.iter().copied());
+        if applied.roster {
+            self.dirty.extend(self.replica.jobs().keys().copied());
+            out.push(Effect::RosterChanged);
+        }
+    }
+
+    fn on_fork(&mut self, author: NodeId, seq: u64, branches: Vec<ByteBuf>, out: &mut Effects) {
+        let branches: Vec<Bytes> = branches.into_iter().map(|b| b.into_vec().into()).collect();
+        let Ok(branches) = branches.try_into() else { return };
+        let proof = ForkProof { author, seq, branches };
+        if self.replica.ingest_fork(&proof) {
+            self.spread_fork(&proof, out);
+        }
+    }
+
+    fn spread_fork(&mut self, proof: &ForkProof, out: &mut Effects) {
+        self.dirty.extend(self.replica.jobs().keys().copied());
+        self.changed.insert(crdt::doc::DocId::ROSTER);
+        out.push(Effect::Gossip(fork_msg(proof).encode()));
+        out.push(Effect::RosterChanged);
+    }
+
+    pub(super) fn tick_repair(&mut self, now: Now, out: &mut Effects) {
+        if !self.is_due(now, self.repair_at) {
+            return;
+        }
+        self.repair_at = now.mono.plus_ms(REPAIR_EVERY_MS / 2 + self.rng.random_range(0..REPAIR_EVERY_MS));
+        self.wake_at(self.repair_at);
+        let connected: Vec<NodeId> = self.connected().collect();
+        if !connected.is_empty() {
+            let at = self.rng.random_range(0..connected.len());
+            self.send(connected[at], &self.hello(), out);
+        }
+        self.want_missing(now, out);
+    }
+}
+
+fn fork_msg(proof: &ForkProof) -> Msg {
+    let branches = proof.branches.iter().map(|b| ByteBuf::from(b.to_vec())).collect();
+    Msg::Fork { author: proof.author, seq: proof.seq, branches }
+}

@@ -1,0 +1,224 @@
+//! What goes into a core and what comes out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crdt::bundle::Change;
+use crdt::doc::DocId;
+use crdt::ids::{JobId, NodeId};
+use crdt::job::{ArtifactRef, ClaimId, Exit, JobSpec, LogRef};
+use crdt::ids::BlobHash;
+
+use crate::offer::Offer;
+
+/// What a core is told once.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Seed of the core's random draws.
+    pub seed: [u8; 32],
+    /// Start of the process, in milliseconds since 1970.
+    pub incarnation: u64,
+    /// What the node sells; incarnation, number and free slots are the core's to fill in.
+    pub offer: Offer,
+}
+
+/// An input.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A member is connected.
+    Connected(NodeId),
+    /// It no longer is.
+    Disconnected(NodeId),
+    /// A direct message.
+    Message {
+        /// Who sent it (the connection says so).
+        from: NodeId,
+        /// [`crate::msg::Msg`].
+        bytes: Bytes,
+    },
+    /// A gossiped message.
+    Gossip {
+        /// Who passed it on.
+        via: NodeId,
+        /// [`crate::msg::Msg`].
+        bytes: Bytes,
+    },
+    /// A wish of the node's own people; answered by [`Effect::Reply`] under the same number.
+    Command {
+        /// The number.
+        request: u64,
+        /// The wish.
+        command: Command,
+    },
+    /// A task's process started.
+    Started {
+        /// The job.
+        job: JobId,
+        /// The claim.
+        claim: ClaimId,
+        /// The task.
+        task: u32,
+        /// Just before exec, in milliseconds since 1970.
+        at_ms: u64,
+    },
+    /// A task's process ended.
+    Exited {
+        /// The job.
+        job: JobId,
+        /// The claim.
+        claim: ClaimId,
+        /// The task.
+        task: u32,
+        /// In milliseconds since 1970.
+        started_ms: u64,
+        /// In milliseconds since 1970.
+        at_ms: u64,
+        /// How.
+        exit: Exit,
+    },
+    /// Files of a run that are stored here and perhaps elsewhere.
+    Progress {
+        /// The job.
+        job: JobId,
+        /// The claim.
+        claim: ClaimId,
+        /// All files so far.
+        artifacts: Vec<ArtifactRef>,
+        /// Highest complete checkpoint.
+        checkpoint: Option<(u64, BlobHash)>,
+        /// Who else holds them.
+        holders: Vec<NodeId>,
+    },
+    /// A run is over: nothing of it changes any more.
+    Ended {
+        /// The job.
+        job: JobId,
+        /// The claim.
+        claim: ClaimId,
+        /// Its output.
+        log: Option<LogRef>,
+        /// Its cost in micros.
+        cost_micros: u64,
+    },
+    /// The files of an ended run are held here (`true`), or cannot be had.
+    Secured {
+        /// The job.
+        job: JobId,
+        /// The claim.
+        claim: ClaimId,
+        /// Whether they are held.
+        held: bool,
+    },
+    /// The time that [`crate::Core::next_wake`] named, or any other.
+    Wake,
+}
+
+/// A wish.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Submit jobs; ids are given by the driver (random, or of the key).
+    Submit(Vec<(JobId, JobSpec)>),
+    /// End a job.
+    Cancel(JobId),
+    /// Change a job's priority.
+    Priority(JobId, i32),
+    /// Write to documents: roster and notebooks.
+    Write(Vec<Change>),
+    /// Sell something else.
+    SetOffer(Box<Offer>),
+    /// Take no more work and give back what does not run: the node is about to stop.
+    Drain,
+}
+
+/// The answer to a wish that was granted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ack {
+    /// Nodes on which it is durable, this one included.
+    pub durable_on: u32,
+    /// Per submitted job: why nobody can run it, if nobody can.
+    pub warnings: Vec<Option<String>>,
+}
+
+/// Why a wish was not granted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The node's role does not allow it.
+    #[error("this node's role ({0}) does not allow it; an admin can change the role or make an invite with another")]
+    Role(String),
+    /// No such job.
+    #[error("no job {0} is known here")]
+    NoJob(JobId),
+    /// The key was used with another spec.
+    #[error("the key {0:?} belongs to job {1} with another spec; take another key, or submit the same spec")]
+    KeyTaken(String, JobId),
+    /// The job is over.
+    #[error("job {0} is already {1}")]
+    Over(JobId, &'static str),
+    /// The node's own feed is frozen by a fork.
+    #[error("this node's feed is frozen: two versions of it exist (was the data directory copied or restored?)")]
+    Frozen,
+    /// A job of the spec's `after` is not known.
+    #[error("job {0} of `after` is not known here")]
+    NoUpstream(JobId),
+}
+
+/// What the driver is to do. An effect is carried out only when all rows that were put before it are durable.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Send a message to a connected member; dropped when it is not.
+    Send(NodeId, Bytes),
+    /// Gossip a message.
+    Gossip(Bytes),
+    /// Run tasks one after the other.
+    Start {
+        /// The job.
+        job: JobId,
+        /// The claim.
+        claim: ClaimId,
+        /// The spec.
+        spec: Arc<JobSpec>,
+        /// Who submitted it, and whoever else holds its inputs.
+        holders: Vec<NodeId>,
+        /// The newest complete checkpoint of earlier attempts.
+        resume: Option<(u64, BlobHash)>,
+    },
+    /// End a run; [`Input::Exited`] of its tasks and [`Input::Ended`] follow.
+    Kill {
+        /// The job.
+        job: JobId,
+        /// The claim.
+        claim: ClaimId,
+        /// What its tasks' exit is to be.
+        exit: Exit,
+    },
+    /// Bring the files of a run here; [`Input::Secured`] follows.
+    Secure {
+        /// The job.
+        job: JobId,
+        /// The claim.
+        claim: ClaimId,
+        /// The files.
+        artifacts: Vec<ArtifactRef>,
+        /// Its output.
+        log: Option<LogRef>,
+        /// Who holds them.
+        holders: Vec<NodeId>,
+    },
+    /// The answer to a wish.
+    Reply {
+        /// The wish's number.
+        request: u64,
+        /// The answer.
+        result: Result<Ack, Refusal>,
+    },
+    /// Members, roles or revocations changed.
+    RosterChanged,
+    /// Documents changed: for those who look at them.
+    Changed(Vec<DocId>),
+    /// A peer sent something that it should not have.
+    Misbehaved(NodeId, &'static str),
+}
+
+/// Effects in their order.
+pub type Effects = Vec<Effect>;

@@ -1,0 +1,80 @@
+//! Bounds and intervals of the core's decisions. Those of what peers may send are in `crdt::limits`.
+
+/// Silence after which a watcher declares an owner lost.
+pub const LEASE_MS: u64 = 5_000;
+/// Interval between two presences.
+pub const PRESENCE_EVERY_MS: u64 = 1_000;
+/// Leases of silence of all watchers after which anybody may take over.
+pub const LEASES_UNHEARD: u64 = 3;
+/// Time in which a claim must run, beside the transfer of its inputs.
+pub const START_BY_MS: u64 = 10_000;
+/// Running time in which a better concurrent claim still makes the worse one give way.
+pub const AWARD_SETTLES_MS: u64 = 2_000;
+/// Nodes of a rank to which a spec is streamed at once.
+pub const CALL_WIDTH: usize = 8;
+/// Time after which the next in rank may claim.
+pub const STAGGER_MS: u64 = 30;
+/// Time that a call waits for a claim after its last stagger, before the next in rank are called.
+pub const CALL_SLACK_MS: u64 = 120;
+/// Age from which an open task may be drawn by whoever has a slot, without having been called.
+pub const DRAW_AFTER_MS: u64 = 400;
+/// Age from which a task may be drawn by a node whose slot frees.
+pub const DRAW_ON_FREE_AFTER_MS: u64 = 40;
+/// Interval in which a node with free slots looks for open tasks.
+pub const DRAW_EVERY_MS: u64 = 250;
+/// Tasks in the window that a draw looks at, per slot of the mesh.
+pub const DRAW_WINDOW_PER_SLOT: usize = 10;
+/// Work that a node claims ahead per slot.
+pub const CLAIM_AHEAD_MS: u64 = 1_000;
+/// Tasks that a node claims of an array before it has measured one.
+pub const CLAIM_UNMEASURED_TASKS: u32 = 4;
+/// Claims that a node holds beside those that run.
+pub const CLAIMS_HELD_MAX: usize = 256;
+/// Interval between two flushes under load; bursts of [`FLUSH_BURST`] leave at once.
+pub const FLUSH_EVERY_MS: u64 = 20;
+/// Flushes that leave at once after a quiet time.
+pub const FLUSH_BURST: u64 = 6;
+/// Interval of gossip.
+pub const GOSSIP_EVERY_MS: u64 = 1_000;
+/// Bytes of bundles in one gossip message; what is larger is announced.
+pub const GOSSIP_BYTES_MAX: usize = 48 * 1024;
+/// Bytes of bundles in one direct message; more follow on request.
+pub const BUNDLES_MESSAGE_BYTES_MAX: usize = 768 * 1024;
+/// Bundles read from the shelf for one direct message.
+pub const BUNDLES_PER_MESSAGE_MAX: usize = 512;
+/// Authors in one message of heads.
+pub const HEADS_PER_MESSAGE_MAX: usize = 4_096;
+/// Interval of repair with a random peer.
+pub const REPAIR_EVERY_MS: u64 = 10_000;
+/// Time after which a range that was asked for is asked for again.
+pub const WANT_AGAIN_MS: u64 = 2_000;
+/// Shortest interval between two offers of a node.
+pub const OFFER_CHANGE_EVERY_MS: u64 = 1_000;
+/// Interval of offers that did not change, at least.
+pub const OFFER_EVERY_MS: u64 = 5_000;
+/// The same, per member of the mesh.
+pub const OFFER_EVERY_MS_PER_MEMBER: u64 = 50;
+/// Intervals without an offer after which it is no longer counted on.
+pub const OFFER_STALE_INTERVALS: u64 = 4;
+/// Labels of one offer.
+pub const LABELS_MAX: usize = 64;
+/// Time that an acknowledgement waits for a receipt.
+pub const RECEIPT_WAIT_MS: u64 = 100;
+/// Time that an acceptance waits for a second holder before it says that the result is at risk.
+pub const SECURE_WAIT_MS: u64 = 20_000;
+/// Backoff after the first failed attempt; doubles each time.
+pub const RETRY_BACKOFF_MS: u64 = 1_000;
+/// Longest backoff.
+pub const RETRY_BACKOFF_MS_MAX: u64 = 60_000;
+/// Durations that a node remembers, by command.
+pub const DURATIONS_MAX: usize = 512;
+/// Time that is assumed for a task of which nothing is known.
+pub const ESTIMATE_UNKNOWN_MS: u64 = 60_000;
+/// Rate at which data is assumed to move, in bytes per millisecond.
+pub const MOVE_BYTES_PER_MS: u64 = 100_000;
+/// Tokens in one presence.
+pub const TOKENS_PER_PRESENCE_MAX: usize = 2_048;
+/// Reasons that are kept of one job's declines.
+pub const DECLINES_KEPT_MAX: usize = 1_024;
+/// Time that a finished job stays in memory after its last change.
+pub const FORGET_AFTER_MS: u64 = 30_000;
