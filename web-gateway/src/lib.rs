@@ -1,1 +1,7 @@
-//! Skeleton.
+//! REST, server-sent events and, later, the dashboard of a V6 node.
+//!
+//! This crate knows the node through one trait, [`api::NodeApi`]: it reads no file, decides nothing about jobs and never
+//! sees the mesh's stores. It owns the HTTP rules: who may speak (token, Host, Origin), how much (sizes, connections,
+//! times) and how every answer looks, errors included.
+
+pub mod api;
