@@ -18,27 +18,24 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use blobs::{
-    ArtifactKey, BlobAdded, BlobBody, BlobRow, BlobsQuery, ByteRange, ByteStream, GcReport,
-    MissingAnswer, MissingQuery, TreeAdded,
+    ArtifactKey, BlobAdded, BlobBody, BlobRow, BlobsQuery, ByteRange, ByteStream, GcReport, MissingAnswer,
+    MissingQuery, TreeAdded,
 };
-pub use docs::{
-    ChangeView, DocDetail, DocRow, FeedCheck, FeedCheckRow, FeedView, NoteEdit, NoteView,
-    RegisterView,
-};
+pub use docs::{ChangeView, DocDetail, DocRow, FeedCheck, FeedCheckRow, FeedView, NoteEdit, NoteView, RegisterView};
 pub use error::ApiError;
 pub use events::{Event, Finding, Severity, TraceStep, TraceView};
 pub use jobs::{
-    ArtifactView, AttemptState, AttemptView, Cancelled, Explain, ExplainOffer, JobQuery, JobRow,
-    JobState, JobView, JobsQuery, Page, TaskView,
+    ArtifactView, AttemptState, AttemptView, Cancelled, Explain, ExplainOffer, JobQuery, JobRow, JobState, JobView,
+    JobsQuery, Page, TaskView,
 };
-pub use logs::{LogItem, LogQuery, LogStream};
+pub use logs::{LogItem, LogLine, LogQuery, LogStream};
 pub use mesh::{
-    DelegateRequest, Delegated, FeedHead, InviteRequest, InviteRow, Invited, MemberRow, PeerPath,
-    PeerView, Revoked, Role, StatusView,
+    DelegateRequest, Delegated, FeedHead, InviteRequest, InviteRow, Invited, MemberRow, PeerPath, PeerView, Revoked,
+    Role, StatusView,
 };
 pub use request::{
-    AFTER_MAX, ARRAY_TASKS_MAX, COMMAND_BYTES_MAX, JOBS_PER_REQUEST_MAX, JobRequest, PlannedJob,
-    Submitted, WORDS_MAX, plan,
+    AFTER_MAX, ARRAY_TASKS_MAX, COMMAND_BYTES_MAX, JOBS_PER_REQUEST_MAX, JobRequest, PlannedJob, Submitted, WORDS_MAX,
+    plan,
 };
 
 /// What a method of [`NodeApi`] returns: a boxed future, so that the trait can be used as `Arc<dyn NodeApi>`.
@@ -86,12 +83,7 @@ pub trait NodeApi: Send + Sync + 'static {
     fn missing(&self, hashes: Vec<BlobHash>) -> Answer<'_, Vec<BlobHash>>;
     /// Stores a blob. With a `hash` other bytes are refused ([`ApiError::BadRequest`]); `size_bytes` is what the caller
     /// announced. The blob is kept for at least an hour even when nothing names it yet.
-    fn put_blob(
-        &self,
-        hash: Option<BlobHash>,
-        size_bytes: Option<u64>,
-        body: ByteStream,
-    ) -> Answer<'_, BlobAdded>;
+    fn put_blob(&self, hash: Option<BlobHash>, size_bytes: Option<u64>, body: ByteStream) -> Answer<'_, BlobAdded>;
     /// Stores many small blobs (8 MiB together at most) at once; the same promise as [`NodeApi::put_blob`].
     fn put_blobs(&self, blobs: Vec<(BlobHash, Bytes)>) -> Answer<'_, ()>;
     /// Stores the manifest of an input tree and says which of its files are still missing here.

@@ -5,3 +5,10 @@
 //! times) and how every answer looks, errors included.
 
 pub mod api;
+mod extract;
+mod refusal;
+mod routes;
+pub mod server;
+
+pub use routes::openapi_json;
+pub use server::{ServerConfig, ServerHandle, serve};

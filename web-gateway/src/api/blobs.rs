@@ -50,10 +50,7 @@ pub struct BlobBody {
 
 impl fmt::Debug for BlobBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlobBody")
-            .field("hash", &self.hash)
-            .field("size", &self.size)
-            .finish_non_exhaustive()
+        f.debug_struct("BlobBody").field("hash", &self.hash).field("size", &self.size).finish_non_exhaustive()
     }
 }
 

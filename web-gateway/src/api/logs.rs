@@ -83,3 +83,109 @@ pub enum LogItem {
         reason: Option<String>,
     },
 }
+
+/// [`LogItem`] as one line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum LogLine {
+    /// What the job waits for.
+    Waiting {
+        /// One line.
+        text: String,
+    },
+    /// An attempt changed its state.
+    Attempt {
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Index of the task.
+        task: u32,
+        /// Node that runs it.
+        node: String,
+        /// Its state.
+        state: AttemptState,
+        /// Exit code once it has ended.
+        exit: Option<i32>,
+    },
+    /// Output: `text` where the bytes are UTF-8, else `base64`.
+    Bytes {
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Index of the task.
+        task: u32,
+        /// Which stream of the process.
+        stream: LogStream,
+        /// Place of the first byte in that stream of that attempt.
+        offset: u64,
+        /// The bytes as text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+        /// The bytes in base64.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base64: Option<String>,
+    },
+    /// The attempt's node vanished.
+    Lost {
+        /// Number of the attempt.
+        attempt: u32,
+        /// Index of the task.
+        task: u32,
+        /// The node.
+        node: String,
+    },
+    /// The job has ended; nothing follows.
+    End {
+        /// Its final state.
+        state: JobState,
+        /// The code that `v6 run` ends with.
+        exit: Option<i32>,
+        /// Why, where no exit code tells.
+        reason: Option<String>,
+    },
+    /// The node could not go on; nothing follows.
+    Error {
+        /// For programs.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// Nothing happened for a while, but the stream lives.
+    Beat,
+}
+
+impl From<LogItem> for LogLine {
+    fn from(item: LogItem) -> Self {
+        match item {
+            LogItem::Waiting { text } => Self::Waiting { text },
+            LogItem::Attempt { attempt, task, node, state, exit } => Self::Attempt { attempt, task, node, state, exit },
+            LogItem::Bytes { attempt, task, stream, offset, bytes } => {
+                let (text, base64) = match std::str::from_utf8(&bytes) {
+                    Ok(text) => (Some(text.to_owned()), None),
+                    Err(_) => (None, Some(data_encoding::BASE64.encode(&bytes))),
+                };
+                Self::Bytes { attempt, task, stream, offset, text, base64 }
+            }
+            LogItem::Lost { attempt, task, node } => Self::Lost { attempt, task, node },
+            LogItem::End { state, exit, reason } => Self::End { state, exit, reason },
+        }
+    }
+}
+
+impl LogLine {
+    /// The bytes of a [`LogLine::Bytes`]; `None` for other lines and for base64 that is none.
+    #[must_use]
+    pub fn into_bytes(self) -> Option<Bytes> {
+        match self {
+            Self::Bytes { text: Some(text), .. } => Some(text.into_bytes().into()),
+            Self::Bytes { base64: Some(base64), .. } => {
+                data_encoding::BASE64.decode(base64.as_bytes()).ok().map(Bytes::from)
+            }
+            Self::Bytes { .. }
+            | Self::Waiting { .. }
+            | Self::Attempt { .. }
+            | Self::Lost { .. }
+            | Self::End { .. }
+            | Self::Error { .. }
+            | Self::Beat => None,
+        }
+    }
+}

@@ -116,9 +116,7 @@ pub struct PlannedJob {
 /// [`ApiError::BadRequest`] or [`ApiError::TooLarge`] naming the job and what is wrong with it.
 pub fn plan(requests: Vec<JobRequest>) -> Result<Vec<PlannedJob>, ApiError> {
     if requests.is_empty() {
-        return Err(ApiError::BadRequest(
-            "the list of jobs is empty: send at least one".into(),
-        ));
+        return Err(ApiError::BadRequest("the list of jobs is empty: send at least one".into()));
     }
     if requests.len() > JOBS_PER_REQUEST_MAX {
         return Err(ApiError::TooLarge(format!(
@@ -131,9 +129,7 @@ pub fn plan(requests: Vec<JobRequest>) -> Result<Vec<PlannedJob>, ApiError> {
         check(position, request)?;
         if let Some(name) = &request.name
             && names.insert(name.clone(), position).is_some()
-            && requests
-                .iter()
-                .any(|r| r.after.iter().any(|a| a.strip_prefix('@') == Some(name)))
+            && requests.iter().any(|r| r.after.iter().any(|a| a.strip_prefix('@') == Some(name)))
         {
             return Err(ApiError::BadRequest(format!(
                 "two jobs are named {name:?} and a third waits for it: rename one"
@@ -169,8 +165,7 @@ fn order(requests: Vec<JobRequest>, inner: &[Vec<usize>]) -> Result<Vec<PlannedJ
             followers[before].push(position);
         }
     }
-    let mut ready: std::collections::BTreeSet<usize> =
-        (0..count).filter(|&p| open[p] == 0).collect();
+    let mut ready: std::collections::BTreeSet<usize> = (0..count).filter(|&p| open[p] == 0).collect();
     let mut place = vec![usize::MAX; count];
     let mut sequence = Vec::with_capacity(count);
     while let Some(position) = ready.pop_first() {
@@ -193,33 +188,19 @@ fn order(requests: Vec<JobRequest>, inner: &[Vec<usize>]) -> Result<Vec<PlannedJ
     Ok(sequence
         .into_iter()
         .map(|position| {
-            let mut request = slots[position]
-                .take()
-                .expect("each position occurs once in the sequence");
+            let mut request = slots[position].take().expect("each position occurs once in the sequence");
             request.after.retain(|a| !a.starts_with('@'));
-            PlannedJob {
-                request,
-                after_earlier: inner[position].iter().map(|&b| place[b]).collect(),
-                position,
-            }
+            PlannedJob { request, after_earlier: inner[position].iter().map(|&b| place[b]).collect(), position }
         })
         .collect())
 }
 
 fn title(position: usize, request: &JobRequest) -> String {
-    request.name.as_ref().map_or_else(
-        || format!("job {}", position + 1),
-        |name| format!("job {name:?}"),
-    )
+    request.name.as_ref().map_or_else(|| format!("job {}", position + 1), |name| format!("job {name:?}"))
 }
 
 fn check(position: usize, request: &JobRequest) -> Result<(), ApiError> {
-    let bad = |what: String| {
-        Err(ApiError::BadRequest(format!(
-            "{}: {what}",
-            title(position, request)
-        )))
-    };
+    let bad = |what: String| Err(ApiError::BadRequest(format!("{}: {what}", title(position, request))));
     let Some(program) = request.command.first() else {
         return bad("the command is empty: give a program and its arguments".into());
     };
@@ -230,12 +211,7 @@ fn check(position: usize, request: &JobRequest) -> Result<(), ApiError> {
         return bad("an argument has a NUL byte, which no program can receive".into());
     }
     let env_bytes: usize = request.env.iter().map(|(k, v)| k.len() + v.len() + 2).sum();
-    let bytes: usize = request
-        .command
-        .iter()
-        .map(|part| part.len() + 1)
-        .sum::<usize>()
-        + env_bytes;
+    let bytes: usize = request.command.iter().map(|part| part.len() + 1).sum::<usize>() + env_bytes;
     if bytes > COMMAND_BYTES_MAX {
         return Err(ApiError::TooLarge(format!(
             "{}: command and environment take {bytes} bytes, {COMMAND_BYTES_MAX} is the most: put the data into the input tree",
@@ -244,14 +220,10 @@ fn check(position: usize, request: &JobRequest) -> Result<(), ApiError> {
     }
     for (key, value) in &request.env {
         if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-            return bad(format!(
-                "{key:?} cannot be the name or the value of an environment variable"
-            ));
+            return bad(format!("{key:?} cannot be the name or the value of an environment variable"));
         }
         if key.starts_with("V6_") {
-            return bad(format!(
-                "{key} is set by V6 itself: choose a name that does not start with V6_"
-            ));
+            return bad(format!("{key} is set by V6 itself: choose a name that does not start with V6_"));
         }
     }
     if request.array == Some(0) {
@@ -261,15 +233,10 @@ fn check(position: usize, request: &JobRequest) -> Result<(), ApiError> {
         return bad(format!("an array has at most {ARRAY_TASKS_MAX} tasks"));
     }
     if request.after.len() > AFTER_MAX {
-        return bad(format!(
-            "it waits for {} jobs, {AFTER_MAX} is the most",
-            request.after.len()
-        ));
+        return bad(format!("it waits for {} jobs, {AFTER_MAX} is the most", request.after.len()));
     }
     if request.labels.len() > WORDS_MAX || request.outputs.len() > WORDS_MAX {
-        return bad(format!(
-            "at most {WORDS_MAX} labels and {WORDS_MAX} output globs"
-        ));
+        return bad(format!("at most {WORDS_MAX} labels and {WORDS_MAX} output globs"));
     }
     if request.timeout_ms == Some(0) || request.cores == Some(0) {
         return bad("a timeout or a number of cores of 0 lets nothing run".into());
@@ -298,16 +265,8 @@ mod tests {
 
     #[test]
     fn a_graph_is_ordered_so_that_dependencies_point_backwards() {
-        let planned = plan(vec![
-            job("c", &["@a", "@b", "00ff"]),
-            job("b", &["@a"]),
-            job("a", &[]),
-        ])
-        .expect("a graph");
-        let names: Vec<_> = planned
-            .iter()
-            .filter_map(|p| p.request.name.clone())
-            .collect();
+        let planned = plan(vec![job("c", &["@a", "@b", "00ff"]), job("b", &["@a"]), job("a", &[])]).expect("a graph");
+        let names: Vec<_> = planned.iter().filter_map(|p| p.request.name.clone()).collect();
         assert_eq!(names, ["a", "b", "c"]);
         assert_eq!(planned[2].after_earlier, [1, 0]);
         assert_eq!(planned[2].request.after, ["00ff"]);
@@ -321,10 +280,7 @@ mod tests {
             (vec![job("a", &["@zzz"])], "@zzz"),
             (vec![JobRequest::default()], "command is empty"),
             (vec![], "empty"),
-            (
-                vec![job("a", &[]), job("a", &[]), job("b", &["@a"])],
-                "rename",
-            ),
+            (vec![job("a", &[]), job("a", &[]), job("b", &["@a"])], "rename"),
         ] {
             let error = plan(jobs).expect_err("must be refused");
             assert!(error.to_string().contains(word), "{error}");
