@@ -188,6 +188,9 @@ pub struct JobView {
     /// The result has no second holder yet.
     #[serde(default)]
     pub at_risk: bool,
+    /// Whether it was submitted as an array, be it of one task.
+    #[serde(default)]
+    pub array: bool,
     /// Number of tasks of the whole job.
     #[serde(default)]
     pub tasks_total: u32,

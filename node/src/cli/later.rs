@@ -1,0 +1,208 @@
+//! Commands that are part of the contract and not built yet: they are parsed, and say so with exit code 2.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::{Command, UsageError};
+use crate::client::Client;
+
+/// The sentence for what is not built yet.
+pub(super) fn not_built(what: &str) -> UsageError {
+    UsageError(format!("`{what}` is not built yet: nothing was done"))
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum IdeaCommand {
+    /// Add an idea
+    Add {
+        /// Its title
+        title: String,
+        /// Its text
+        #[arg(long)]
+        body: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List ideas
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an idea
+    Show {
+        /// The idea
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Search ideas
+    Search {
+        /// Words
+        words: Vec<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Link two ideas
+    Link {
+        /// From
+        from: String,
+        /// To
+        to: String,
+    },
+    /// Hand an idea to another person
+    Transfer {
+        /// The idea
+        id: String,
+        /// The person
+        person: String,
+    },
+    /// Check the ledger
+    Verify {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the ledger to a file
+    Export {
+        /// The file [default: stdout]
+        file: Option<PathBuf>,
+    },
+    /// Read a ledger from a file
+    Import {
+        /// The file
+        file: PathBuf,
+        /// Leave bad entries out
+        #[arg(long)]
+        skip_bad: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OpenArgs {
+    /// Print the address instead of opening a browser
+    #[arg(long)]
+    print: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// Install the service
+    Install,
+    /// Show its state
+    Status,
+    /// Remove it
+    Remove,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GatewayArgs {
+    /// PostgreSQL to mirror to
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
+    /// Bucket to mirror to
+    #[arg(long, value_name = "URL")]
+    s3: Option<String>,
+    /// NATS to mirror to
+    #[arg(long, value_name = "URL")]
+    nats: Option<String>,
+    #[command(flatten)]
+    up: super::up::UpArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreArgs {
+    /// Bucket to restore from
+    #[arg(long, value_name = "URL")]
+    s3: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DelegateArgs {
+    /// Role to lend
+    #[arg(long, default_value = "submitter")]
+    role: String,
+    /// How long
+    #[arg(long, default_value = "1h")]
+    expires: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MirrorCommand {
+    /// Show the mirrors' state
+    Status(MirrorArgs),
+    /// Compare a mirror with the mesh
+    Verify(MirrorArgs),
+    /// Fill a mirror again
+    Rebuild(MirrorArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MirrorArgs {
+    /// postgres, s3 or nats
+    kind: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DebugCommand {
+    /// Record what the node sees into a file
+    Record {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TopArgs {
+    /// Milliseconds between two looks
+    #[arg(long, default_value_t = 500)]
+    interval_ms: u64,
+}
+
+/// The refusal of a command that is not built yet.
+pub(super) fn refuse(command: &Command) -> anyhow::Error {
+    let what = match command {
+        Command::Idea(_) => "v6 idea",
+        Command::Open(_) => "v6 open",
+        Command::Service(_) => "v6 service",
+        Command::Gateway(_) => "v6 gateway",
+        Command::Restore(_) => "v6 restore",
+        Command::Mcp => "v6 mcp",
+        Command::Bench(_) => "v6 bench",
+        Command::Delegate(_) => "v6 delegate",
+        Command::Mirror(_) => "v6 mirror",
+        Command::Debug(_) => "v6 debug record",
+        _ => "this command",
+    };
+    not_built(what).into()
+}
+
+/// Hands over to the cell.
+pub(super) fn cell() -> anyhow::Result<ExitCode> {
+    Err(not_built("v6 cell").into())
+}
+
+pub(super) async fn top(_args: TopArgs, _client: &Client) -> anyhow::Result<ExitCode> {
+    Err(not_built("v6 top").into())
+}
