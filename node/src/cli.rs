@@ -3,6 +3,8 @@
 //! Exit codes: 0 done, 1 failed, 2 usage or not built yet, 3 no node is reachable, 4 not allowed. `v6 run` ends with the
 //! command's own code, 128 + N after signal N, 125 for a failure of its own.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "commands are dealt with in steps, each of which knows its own")]
+
 mod blob;
 mod docs;
 mod follow;
@@ -189,34 +191,28 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(exit_code(error))
 }
 
+/// Commands that need no node first, then those that are not built, then those that ask the node.
 fn dispatch(command: Command, directory: PathBuf) -> anyhow::Result<ExitCode> {
+    if let Some(what) = later::unbuilt(&command) {
+        return Err(later::not_built(what).into());
+    }
     match command {
-        Command::Up(args) => return up::run(*args, directory),
-        Command::Cell { .. } => return later::cell(),
+        Command::Up(args) => up::run(*args, directory),
+        Command::Cell { .. } => later::cell(),
+        Command::Run(args) => run::main(*args, directory),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "v6", &mut script);
             output::emit(&script);
-            return Ok(ExitCode::SUCCESS);
+            Ok(ExitCode::SUCCESS)
         }
         Command::Man => {
             output::emit(&manual()?);
-            return Ok(ExitCode::SUCCESS);
+            Ok(ExitCode::SUCCESS)
         }
-        Command::Run(args) => return run::main(*args, directory),
-        rest @ (Command::Idea(_)
-        | Command::Open(_)
-        | Command::Service(_)
-        | Command::Gateway(_)
-        | Command::Restore(_)
-        | Command::Mcp
-        | Command::Bench(_)
-        | Command::Delegate(_)
-        | Command::Mirror(_)
-        | Command::Debug(_)) => return Err(later::refuse(&rest)),
-        rest => block_on(async move {
+        asking => block_on(async move {
             let client = Client::open(&directory)?;
-            ask(rest, &client).await
+            ask(asking, &client).await
         })?,
     }
 }
@@ -240,7 +236,7 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<ExitCode> {
         Command::Note(command) => docs::note(command, client).await,
         Command::Blob(command) => blob::main(command, client).await,
         Command::Top(args) => later::top(args, client).await,
-        rest => Err(later::refuse(&rest)),
+        other => Err(UsageError(format!("{other:?} asks no node")).into()),
     }
 }
 

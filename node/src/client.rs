@@ -109,9 +109,12 @@ impl Client {
     pub fn open(directory: &Path) -> Result<Self, ClientError> {
         let no_node = |detail: String| ClientError::NoNode { directory: directory.to_owned(), detail };
         let read = |name: &str| {
-            std::fs::read_to_string(directory.join(name)).map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => no_node(format!("it has no file {name}")),
-                _ => no_node(format!("{name} cannot be read: {error}")),
+            std::fs::read_to_string(directory.join(name)).map_err(|error| {
+                if error.kind() == std::io::ErrorKind::NotFound {
+                    no_node(format!("it has no file {name}"))
+                } else {
+                    no_node(format!("{name} cannot be read: {error}"))
+                }
             })
         };
         let file: ApiFile = serde_json::from_str(&read(API_FILE)?)

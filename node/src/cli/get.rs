@@ -103,7 +103,6 @@ fn relative(artifact: &ArtifactView) -> anyhow::Result<Vec<std::ffi::OsString>> 
 }
 
 #[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "the twin on Windows refuses names")]
 fn component(part: &[u8]) -> Option<std::ffi::OsString> {
     Some(std::os::unix::ffi::OsStringExt::from_vec(part.to_vec()))
 }
@@ -156,17 +155,28 @@ pub(super) async fn write_file(
     let (temporary, mut file) = temporary(directory, executable).with_context(named)?;
     let size = copy(client, hash, |bytes| file.write_all(bytes).with_context(named)).await?;
     drop(file);
-    fs::rename(&temporary.0, target).with_context(named)?;
-    std::mem::forget(temporary);
+    temporary.rename(target).with_context(named)?;
     Ok(size)
 }
 
 /// A file that is removed unless it has got its name.
-struct Temporary(PathBuf);
+struct Temporary(Option<PathBuf>);
+
+impl Temporary {
+    fn rename(mut self, target: &Path) -> std::io::Result<()> {
+        if let Some(path) = &self.0 {
+            fs::rename(path, target)?;
+        }
+        self.0 = None;
+        Ok(())
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        if let Some(path) = &self.0 {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -184,7 +194,7 @@ fn temporary(directory: &Path, executable: bool) -> std::io::Result<(Temporary, 
         getrandom::fill(&mut noise).map_err(std::io::Error::other)?;
         let path = directory.join(format!(".v6-get-{}", data_encoding::HEXLOWER.encode(&noise)));
         match options.open(&path) {
-            Ok(file) => return Ok((Temporary(path), file)),
+            Ok(file) => return Ok((Temporary(Some(path)), file)),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && tries < 10 => tries += 1,
             Err(error) => return Err(error),
         }

@@ -180,22 +180,21 @@ pub(super) struct TopArgs {
     interval_ms: u64,
 }
 
-/// The refusal of a command that is not built yet.
-pub(super) fn refuse(command: &Command) -> anyhow::Error {
-    let what = match command {
-        Command::Idea(_) => "v6 idea",
-        Command::Open(_) => "v6 open",
-        Command::Service(_) => "v6 service",
-        Command::Gateway(_) => "v6 gateway",
-        Command::Restore(_) => "v6 restore",
-        Command::Mcp => "v6 mcp",
-        Command::Bench(_) => "v6 bench",
-        Command::Delegate(_) => "v6 delegate",
-        Command::Mirror(_) => "v6 mirror",
-        Command::Debug(_) => "v6 debug record",
-        _ => "this command",
-    };
-    not_built(what).into()
+/// The name of a command that is not built yet.
+pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::Idea(_) => Some("v6 idea"),
+        Command::Open(_) => Some("v6 open"),
+        Command::Service(_) => Some("v6 service"),
+        Command::Gateway(_) => Some("v6 gateway"),
+        Command::Restore(_) => Some("v6 restore"),
+        Command::Mcp => Some("v6 mcp"),
+        Command::Bench(_) => Some("v6 bench"),
+        Command::Delegate(_) => Some("v6 delegate"),
+        Command::Mirror(_) => Some("v6 mirror"),
+        Command::Debug(_) => Some("v6 debug record"),
+        _ => None,
+    }
 }
 
 /// Hands over to the cell.

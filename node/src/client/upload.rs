@@ -9,7 +9,7 @@ use crdt::ids::BlobHash;
 use hyper::Method;
 use web_gateway::api::{MissingAnswer, MissingQuery, TreeAdded};
 
-use super::{Client, ClientError};
+use super::Client;
 
 /// Hashes in one question.
 const HASHES_PER_QUESTION: usize = 50_000;
@@ -65,7 +65,7 @@ pub fn scan(root: &Path, _no_ignore: bool) -> anyhow::Result<TreeScan> {
 /// The node's refusal, or a file that changed while it was being sent.
 pub async fn send_tree(client: &Client, scan: TreeScan) -> anyhow::Result<Sent> {
     let mut files = scan.files;
-    files.sort_by(|a, b| a.hash.cmp(&b.hash));
+    files.sort_by_key(|file| file.hash);
     files.dedup_by(|a, b| a.hash == b.hash);
     let mut sent = Sent::default();
     let mut missing = ask(client, &files).await?;
@@ -116,7 +116,7 @@ async fn send_files(client: &Client, files: Vec<TreeFile>) -> anyhow::Result<()>
             }
             (!chunk.is_empty()).then(|| (Ok(chunk.freeze()), files))
         });
-        client.upload(Method::POST, "/v1/blobs/batch", None, frames).await.map_err(explain)?;
+        client.upload(Method::POST, "/v1/blobs/batch", None, frames).await?;
     }
     for file in large {
         send_file(client, &file).await?;
@@ -136,7 +136,6 @@ pub async fn send_file(client: &Client, file: &TreeFile) -> anyhow::Result<()> {
     client
         .upload(Method::PUT, &path, None, body)
         .await
-        .map_err(explain)
         .with_context(|| format!("{} could not be sent (did it change meanwhile?)", file.path.display()))?;
     Ok(())
 }
@@ -166,9 +165,4 @@ pub fn hash_file(path: &Path) -> std::io::Result<TreeFile> {
     let mut hasher = blake3::Hasher::new();
     let size = std::io::copy(&mut open, &mut hasher)?;
     Ok(TreeFile { hash: BlobHash(*hasher.finalize().as_bytes()), size, path: path.to_owned() })
-}
-
-/// A body that could not be read shows up as a broken request; its own message is what matters.
-fn explain(error: ClientError) -> anyhow::Error {
-    anyhow::Error::new(error)
 }
