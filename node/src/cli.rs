@@ -19,6 +19,7 @@ mod run;
 mod sink;
 mod status_line;
 mod submit;
+mod top;
 pub mod up;
 mod values;
 
@@ -80,7 +81,7 @@ enum Command {
     /// Show the other nodes
     Peers(output::ReadArgs),
     /// Watch nodes, jobs and a log in the terminal
-    Top(later::TopArgs),
+    Top(top::TopArgs),
     /// Name problems of this node, and their mends
     Doctor(output::ReadArgs),
     /// Show what is known about a trace, from every node
@@ -235,7 +236,7 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<ExitCode> {
         Command::Feed(command) => docs::feed(command, client).await,
         Command::Note(command) => docs::note(command, client).await,
         Command::Blob(command) => blob::main(command, client).await,
-        Command::Top(args) => later::top(args, client).await,
+        Command::Top(args) => top::main(args, client).await,
         other => Err(UsageError(format!("{other:?} asks no node")).into()),
     }
 }

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::{Command, UsageError};
-use crate::client::Client;
 
 /// The sentence for what is not built yet.
 pub(super) fn not_built(what: &str) -> UsageError {
@@ -173,13 +172,6 @@ pub(super) enum DebugCommand {
     },
 }
 
-#[derive(Debug, Args)]
-pub(super) struct TopArgs {
-    /// Milliseconds between two looks
-    #[arg(long, default_value_t = 500)]
-    interval_ms: u64,
-}
-
 /// The name of a command that is not built yet.
 pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
     match command {
@@ -200,8 +192,4 @@ pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
 /// Hands over to the cell.
 pub(super) fn cell() -> anyhow::Result<ExitCode> {
     Err(not_built("v6 cell").into())
-}
-
-pub(super) async fn top(_args: TopArgs, _client: &Client) -> anyhow::Result<ExitCode> {
-    Err(not_built("v6 top").into())
 }
