@@ -141,6 +141,10 @@ enum Command {
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
+    // A cell is started for each job: it does not wait for the whole command line to be built.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "cell") {
+        return later::cell().unwrap_or_else(|error| fail(&error));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

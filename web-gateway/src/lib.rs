@@ -5,10 +5,12 @@
 //! times) and how every answer looks, errors included.
 
 pub mod api;
+pub mod event_ring;
 mod extract;
 mod refusal;
 mod routes;
 pub mod server;
 
+pub use event_ring::EventRing;
 pub use routes::openapi_json;
 pub use server::{ServerConfig, ServerHandle, serve};

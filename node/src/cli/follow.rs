@@ -1,6 +1,6 @@
 //! A job's output, followed to its end: every byte once, whatever happens to the connection in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,14 +26,22 @@ const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(super) enum Followed {
     /// The job has ended.
     Ended { state: JobState, exit: Option<i32>, reason: Option<String> },
+    /// Everything that there is has been shown, but the job has not ended.
+    SoFar,
     /// Nobody reads the output any more.
     ReaderGone,
 }
 
-/// Shows a job's output on stdout and stderr until it ends.
-pub(super) async fn follow(directory: &Path, client: Client, job: &str, raw: bool) -> anyhow::Result<Followed> {
-    let mut shower =
-        Shower { sink: Sink::new(raw), status: StatusLine::new(), seen: BTreeMap::new(), lost: Vec::new() };
+/// Shows a job's output on stdout and stderr until it ends. `path` asks for it with `follow=true`; with `announce` the loss of
+/// an attempt is told on stderr.
+pub(super) async fn follow(
+    directory: &Path,
+    client: Client,
+    path: &str,
+    raw: bool,
+    announce: bool,
+) -> anyhow::Result<Followed> {
+    let mut shower = Shower::new(raw, announce);
     let mut client = Some(client);
     let mut failures = 0;
     loop {
@@ -42,14 +50,14 @@ pub(super) async fn follow(directory: &Path, client: Client, job: &str, raw: boo
                 Some(client) => client,
                 None => Client::open(directory)?,
             };
-            once(&client, &format!("/v1/jobs/{job}/logs?follow=true"), &mut shower, &mut failures).await
+            once(&client, path, &mut shower, &mut failures).await
         };
         match round.await {
             Ok(Some(followed)) => return Ok(followed),
             Ok(None) => {}
             Err(error) if !is_passing(&error) => return Err(error),
             Err(error) if failures >= RECONNECTS_MAX => {
-                return Err(error).with_context(|| format!("the job {job} goes on without us: `v6 logs -f {job}`"));
+                return Err(error).context("the job goes on without us: `v6 logs -f JOB` shows it again");
             }
             Err(_) => {}
         }
@@ -58,15 +66,16 @@ pub(super) async fn follow(directory: &Path, client: Client, job: &str, raw: boo
     }
 }
 
-/// Shows what there is of a job's output, or follows it, without a second try.
-pub(super) async fn show(client: &Client, path: &str, raw: bool) -> anyhow::Result<()> {
-    let mut shower =
-        Shower { sink: Sink::new(raw), status: StatusLine::new(), seen: BTreeMap::new(), lost: Vec::new() };
-    once(client, path, &mut shower, &mut 0).await?;
-    match shower.sink.flush().await {
-        Ok(()) => Ok(()),
-        Err(_) => Err(super::CodedError { code: 141, message: String::new() }.into()),
+/// Shows what there is of a job's output, without a second try.
+pub(super) async fn show(client: &Client, path: &str, raw: bool, announce: bool) -> anyhow::Result<Followed> {
+    let mut shower = Shower::new(raw, announce);
+    if let Some(followed) = once(client, path, &mut shower, &mut 0).await? {
+        return Ok(followed);
     }
+    Ok(match shower.sink.flush().await {
+        Ok(()) => Followed::SoFar,
+        Err(_) => Followed::ReaderGone,
+    })
 }
 
 /// Whether another try may help: the node was restarted, or is about to be.
@@ -110,19 +119,24 @@ struct Shower {
     status: StatusLine,
     /// Bytes shown, by attempt, task and stream: what a second connection sends again is left out.
     seen: BTreeMap<(u32, u32, LogStream), u64>,
-    lost: Vec<(u32, u32)>,
+    lost: BTreeSet<(u32, u32)>,
+    announce: bool,
 }
 
 impl Shower {
+    fn new(raw: bool, announce: bool) -> Self {
+        let (sink, status) = (Sink::new(raw), StatusLine::new());
+        Self { sink, status, seen: BTreeMap::new(), lost: BTreeSet::new(), announce }
+    }
+
     async fn line(&mut self, line: LogLine) -> anyhow::Result<Option<Followed>> {
         match line {
             LogLine::Waiting { text } => self.status.show(&text),
             LogLine::Attempt { attempt, node, state, .. } => self.attempt(attempt, &node, state),
             LogLine::Lost { attempt, task, node } => {
-                if self.lost.contains(&(attempt, task)) {
+                if !self.announce || !self.lost.insert((attempt, task)) {
                     return Ok(None);
                 }
-                self.lost.push((attempt, task));
                 self.status.erase();
                 if self.sink.flush().await.is_err() {
                     return Ok(Some(Followed::ReaderGone));

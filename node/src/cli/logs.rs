@@ -1,10 +1,12 @@
 //! `v6 logs`: a job's output, stdout and stderr kept apart.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{follow, values};
+use super::follow::{self, Followed};
+use super::values;
 use crate::client::Client;
 
 /// Show a job's output.
@@ -40,6 +42,17 @@ pub(super) async fn main(args: LogsArgs, client: &Client) -> anyhow::Result<Exit
     if let Some(task) = args.task {
         path.push_str(&format!("&task={task}"));
     }
-    follow::show(client, &path, args.raw).await?;
-    Ok(ExitCode::SUCCESS)
+    // A file that holds the output holds nothing else.
+    let announce = std::io::stderr().is_terminal();
+    let followed = if args.follow {
+        let directory = client.directory().to_owned();
+        let client = Client::open(&directory)?;
+        follow::follow(&directory, client, &path, args.raw, announce).await?
+    } else {
+        follow::show(client, &path, args.raw, announce).await?
+    };
+    Ok(match followed {
+        Followed::Ended { .. } | Followed::SoFar => ExitCode::SUCCESS,
+        Followed::ReaderGone => ExitCode::from(141),
+    })
 }

@@ -214,7 +214,8 @@ async fn foreground(
     job: &str,
     mut interrupts: Interrupts,
 ) -> anyhow::Result<ExitCode> {
-    let following = follow(directory, client, job, args.raw);
+    let path = format!("/v1/jobs/{job}/logs?follow=true");
+    let following = follow(directory, client, &path, args.raw, true);
     let mut following = std::pin::pin!(following);
     let interrupt: Interrupt = tokio::select! {
         followed = following.as_mut() => return finish(directory, job, followed?).await,
@@ -250,6 +251,7 @@ async fn finish(directory: &Path, job: &str, followed: Followed) -> anyhow::Resu
             }
             anyhow::bail!("the job {job} is {}{reason}\nSee `v6 job explain {job}`.", state.as_str())
         }
+        Followed::SoFar => anyhow::bail!("the node stopped telling about the job {job}: see `v6 job show {job}`"),
         Followed::ReaderGone => {
             cancel(directory, job).await?;
             Ok(ExitCode::from(141))
