@@ -1,1 +1,4 @@
 //! Skeleton.
+pub mod cell;
+pub mod platform;
+pub mod sandbox;
