@@ -2,3 +2,4 @@
 pub mod cell;
 pub mod platform;
 pub mod sandbox;
+pub mod tree;
