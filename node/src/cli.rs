@@ -143,7 +143,7 @@ enum Command {
 pub fn main() -> ExitCode {
     // A cell is started for each job: it does not wait for the whole command line to be built.
     if std::env::args_os().nth(1).is_some_and(|word| word == "cell") {
-        return later::cell().unwrap_or_else(|error| fail(&error));
+        return crate::cell::child::main();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -203,7 +203,7 @@ fn dispatch(command: Command, directory: PathBuf) -> anyhow::Result<ExitCode> {
     }
     match command {
         Command::Up(args) => up::run(*args, directory),
-        Command::Cell { .. } => later::cell(),
+        Command::Cell { .. } => Ok(crate::cell::child::main()),
         Command::Run(args) => run::main(*args, directory),
         Command::Completions { shell } => {
             let mut script = Vec::new();

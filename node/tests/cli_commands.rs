@@ -316,3 +316,37 @@ async fn help_completions_and_the_manual_need_no_node() {
     let man = end(command(empty.path(), &["man"])).await.text();
     assert!(man.contains(".TH") && man.contains("v6-run"), "{man}");
 }
+
+#[tokio::test]
+async fn of_a_tree_only_what_the_node_does_not_hold_is_sent() {
+    let fixture = Fixture::start().await;
+    let tree = tempfile::tempdir().expect("a directory");
+    for n in 0..300 {
+        std::fs::write(tree.path().join(format!("ملف {n}")), format!("text {n}")).expect("to write");
+    }
+    std::fs::create_dir(tree.path().join("sub")).expect("a directory");
+    std::fs::write(tree.path().join("sub/large"), vec![5; 2_000_000]).expect("to write");
+    std::fs::write(tree.path().join(".gitignore"), "ignored\n").expect("to write");
+    std::fs::write(tree.path().join("ignored"), "not wanted").expect("to write");
+    let input = tree.path().display().to_string();
+    let args = ["run", "--input", &input, "--detach", "--json", "--", "x"];
+    assert_eq!(fixture.v6(&args).await.code(), 0);
+    let first = fixture.node.blobs.lock().expect("no poison").len();
+    assert_eq!(first, 300 + 1 + 1 + 1, "files, the large one, .gitignore and the manifest");
+    std::fs::write(tree.path().join("sub/large"), vec![6; 2_000_000]).expect("to write");
+    let uploads = fixture.node.uploads.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(fixture.v6(&args).await.code(), 0);
+    assert_eq!(fixture.node.blobs.lock().expect("no poison").len(), first + 2);
+    assert!(fixture.node.uploads.load(std::sync::atomic::Ordering::Relaxed) > uploads);
+    let jobs = fixture.node.jobs.lock().expect("no poison");
+    let manifest: crdt::ids::BlobHash = jobs[1].1.input.as_deref().expect("an input").parse().expect("a hash");
+    assert!(fixture.node.blobs.lock().expect("no poison").contains_key(&manifest));
+}
+
+#[tokio::test]
+async fn an_input_that_is_no_directory_is_named() {
+    let fixture = Fixture::start().await;
+    let ended = fixture.v6(&["run", "--input", "/no/such/place", "--", "x"]).await;
+    assert_eq!(ended.code(), 2);
+    assert!(ended.stderr.contains("/no/such/place"), "{}", ended.stderr);
+}

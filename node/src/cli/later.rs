@@ -1,7 +1,6 @@
 //! Commands that are part of the contract and not built yet: they are parsed, and say so with exit code 2.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
@@ -187,9 +186,4 @@ pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
         Command::Debug(_) => Some("v6 debug record"),
         _ => None,
     }
-}
-
-/// Hands over to the cell.
-pub(super) fn cell() -> anyhow::Result<ExitCode> {
-    Err(not_built("v6 cell").into())
 }

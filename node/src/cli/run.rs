@@ -153,6 +153,9 @@ pub(super) async fn send_input(client: &Client, root: &Path, no_ignore: bool) ->
         return Err(UsageError(format!("--input {} is no directory", root.display())).into());
     }
     let scan = upload::scan(root, no_ignore)?;
+    for (path, why) in &scan.skipped {
+        output::complain(&format!("left out {}: {why}", path.display()));
+    }
     Ok(upload::send_tree(client, scan).await?.tree)
 }
 

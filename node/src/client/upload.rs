@@ -10,6 +10,7 @@ use hyper::Method;
 use web_gateway::api::{MissingAnswer, MissingQuery, TreeAdded};
 
 use super::Client;
+use crate::tree::{self, EntryKind, ScanOptions, TreeError};
 
 /// Hashes in one question.
 const HASHES_PER_QUESTION: usize = 50_000;
@@ -38,6 +39,8 @@ pub struct TreeScan {
     pub files: Vec<TreeFile>,
     /// Its manifest's bytes.
     pub manifest: Vec<u8>,
+    /// What was left out, with the reason.
+    pub skipped: Vec<(PathBuf, &'static str)>,
 }
 
 /// What was sent.
@@ -51,12 +54,31 @@ pub struct Sent {
     pub bytes: u64,
 }
 
-/// Walks a directory. `.gitignore` is respected unless `no_ignore`.
+/// Walks a directory and hashes its files. `.gitignore` is respected unless `no_ignore`.
 ///
 /// # Errors
 /// What cannot be read, or cannot be part of a tree, is named.
-pub fn scan(root: &Path, _no_ignore: bool) -> anyhow::Result<TreeScan> {
-    anyhow::bail!("the input tree {} cannot be sent: input trees are not built yet", root.display())
+pub fn scan(root: &Path, no_ignore: bool) -> Result<TreeScan, TreeError> {
+    let scan = tree::scan(root, ScanOptions { no_ignore })?;
+    let files = scan.manifest.entries().iter().filter_map(|entry| match &entry.kind {
+        EntryKind::File { hash, size, .. } => {
+            Some(TreeFile { hash: *hash, size: *size, path: root.join(native(&entry.path)) })
+        }
+        EntryKind::Symlink { .. } | EntryKind::Dir => None,
+    });
+    Ok(TreeScan { files: files.collect(), manifest: scan.manifest.encode(), skipped: scan.skipped })
+}
+
+/// A tree's path as this system writes it.
+#[cfg(unix)]
+fn native(path: &[u8]) -> PathBuf {
+    PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path))
+}
+
+/// A tree's path as this system writes it.
+#[cfg(not(unix))]
+fn native(path: &[u8]) -> PathBuf {
+    String::from_utf8_lossy(path).split('/').collect()
 }
 
 /// Sends what the node does not hold of a tree.
