@@ -3,6 +3,7 @@
 pub mod cell;
 pub mod cli;
 pub mod client;
+pub mod joblog;
 pub mod platform;
 pub mod sandbox;
 pub mod tree;

@@ -89,7 +89,7 @@ pub enum TreeError {
         why: String,
     },
     /// The tree is larger than a tree may be.
-    #[error("the tree has more than {ENTRIES_MAX} entries")]
+    #[error("the tree has more than {ENTRIES_MAX} entries or is deeper than {DEPTH_MAX} directories")]
     TooLarge,
     /// A file that was written does not have the length that the manifest says.
     #[error("{path}: its blob has {got} bytes, the manifest says {expected}", path = path.display())]

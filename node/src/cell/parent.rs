@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, oneshot};
 
-use super::wire::{self, COMMAND_BYTES_MAX, Command, EVENT_BYTES_MAX, Hello, Message};
+use super::wire::{self, COMMAND_BYTES_MAX, Command, EVENT_BYTES_MAX, Hello, MARK_VARIABLE, Message};
 use super::{
     COMMANDS_QUEUED_MAX, CellError, CellEvent, CellSpec, Death, EVENTS_QUEUED_MAX, KillReason, KillTarget,
     SHUTDOWN_GRACE_MS,
@@ -50,6 +51,7 @@ impl Cell {
             owner_home: process::home_dir(),
             cores: cores.cores().to_vec(),
             inside_bwrap: spec.sandbox == SandboxKind::Bwrap,
+            mark: fresh_mark(),
             spec,
         };
         check(&hello.spec)?;
@@ -76,7 +78,7 @@ impl Cell {
         let (events, event_rx) = mpsc::channel(EVENTS_QUEUED_MAX);
         let (alive, dropped) = oneshot::channel();
         tokio::spawn(command(stdin, first, command_rx, dropped));
-        let marks = Marks { pid: child.id(), job: hello.spec.job.to_string(), attempt: hello.spec.attempt };
+        let marks = Marks { pid: child.id(), mark: hello.mark };
         tokio::spawn(oversee(child, stdout, stderr, events, marks, cores));
         Ok((CellHandle { commands, _alive: alive }, event_rx))
     }
@@ -163,16 +165,13 @@ async fn command(
     }
     let mut bytes = Vec::new();
     loop {
-        let command = tokio::select! {
-            biased;
-            command = commands.recv() => command,
-            _ = &mut dropped => commands.try_recv().ok(),
-        };
-        let Some(command) = command else { return };
+        // None once the handle is dropped and what it sent before is written.
+        let Some(command) = commands.recv().await else { return };
         bytes.clear();
         command.encode(&mut bytes);
         // A cell that does not read is stuck: its overseer kills it once this end is closed.
         let written = tokio::select! {
+            biased;
             written = stdin.write_all(&bytes) => written.is_ok(),
             _ = &mut dropped => false,
         };
@@ -186,8 +185,15 @@ async fn command(
 #[derive(Debug)]
 struct Marks {
     pid: Option<u32>,
-    job: String,
-    attempt: u32,
+    mark: String,
+}
+
+/// A value for [`MARK_VARIABLE`] that no other cell of this machine has.
+fn fresh_mark() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}-{}-{count}", std::process::id(), since.as_micros())
 }
 
 /// Hears the cell until it ends, and cleans up after it.
@@ -216,7 +222,7 @@ async fn oversee(
     let orderly = matches!(end, End::Bye);
     if !orderly {
         let _ = tokio::task::spawn_blocking(move || {
-            process::kill_strays(marks.pid, &marks.job, marks.attempt);
+            process::kill_strays(marks.pid, &format!("{MARK_VARIABLE}={}", marks.mark));
         })
         .await;
     }

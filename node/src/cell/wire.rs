@@ -13,6 +13,8 @@ use super::{CellEvent, CellSpec, Exit, KillReason, KillTarget, LimitKind, OUTPUT
 pub(super) const EVENT_BYTES_MAX: usize = OUTPUT_BYTES_MAX + 64;
 /// Bytes of a frame to a cell at most: the specification with its command and environment.
 pub(super) const COMMAND_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The environment variable that marks a cell's processes, for its node to find them should the cell be killed.
+pub(super) const MARK_VARIABLE: &str = "V6_CELL";
 /// Bytes of a text in an event; longer texts are cut.
 const TEXT_BYTES_MAX: usize = 4096;
 /// Notes in one `Ready`; further ones are dropped.
@@ -35,6 +37,8 @@ pub(super) struct Hello {
     pub(super) cores: Vec<u32>,
     /// Whether the process is already inside bwrap.
     pub(super) inside_bwrap: bool,
+    /// What tells this cell's processes from all others', in their [`MARK_VARIABLE`].
+    pub(super) mark: String,
 }
 
 /// What a node tells its cell.

@@ -29,9 +29,9 @@ pub fn system_environment() -> Vec<(OsString, OsString)> {
 }
 
 /// Kills what a cell left behind when it was killed from outside: the processes of its session (`cell_pid`) and those
-/// whose environment names the job and attempt. Blocks for some milliseconds.
-pub fn kill_strays(cell_pid: Option<u32>, job: &str, attempt: u32) {
-    system::kill_strays(cell_pid, job, attempt);
+/// whose environment has the variable `mark` (`NAME=VALUE`). Blocks for some milliseconds.
+pub fn kill_strays(cell_pid: Option<u32>, mark: &str) {
+    system::kill_strays(cell_pid, mark);
 }
 
 /// Whether a process with this id exists.

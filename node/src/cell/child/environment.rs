@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::cell::{CellSpec, PRIVATE_DIR};
+use crate::cell::PRIVATE_DIR;
+use crate::cell::wire::{Hello, MARK_VARIABLE};
 
 /// Where programs are looked up, before the owner's toolchains.
 const BASE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -17,7 +18,8 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    pub(super) fn new(spec: &CellSpec, owner_home: Option<&Path>) -> Self {
+    pub(super) fn new(hello: &Hello) -> Self {
+        let (spec, owner_home) = (&hello.spec, hello.owner_home.as_deref());
         let private = spec.workspace.join(PRIVATE_DIR);
         let mut shared: Vec<(OsString, OsString)> = Vec::new();
         let mut set = |key: &str, value: OsString| {
@@ -44,6 +46,7 @@ impl Environment {
         set("V6_TRACE_ID", spec.trace.to_string().into());
         set("V6_ATTEMPT", spec.attempt.to_string().into());
         set("V6_CHECKPOINT_DIR", spec.checkpoint_dir.clone().into());
+        set(MARK_VARIABLE, (&hello.mark).into());
         if let Some(dir) = &spec.resume_dir {
             set("V6_RESUME_DIR", dir.clone().into());
         }

@@ -50,7 +50,7 @@ pub(super) fn run() -> io::Result<()> {
     Message::Event(CellEvent::Ready { notes }).encode(outbox.frames());
     outbox.flush(true)?;
     let mut cell = Cell {
-        env: Environment::new(&hello.spec, hello.owner_home.as_deref()),
+        env: Environment::new(&hello),
         null: File::open("/dev/null")?,
         disk: hello.spec.disk_bytes.map(|_| DiskMeter::new(&hello.spec.workspace)),
         spec: hello.spec,

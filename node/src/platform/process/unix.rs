@@ -12,11 +12,9 @@ const ROUNDS_MAX: usize = 20;
 /// Bytes of an environment that are searched.
 const ENVIRON_BYTES_MAX: u64 = 256 * 1024;
 
-pub(super) fn kill_strays(cell_pid: Option<u32>, job: &str, attempt: u32) {
-    let job = format!("V6_JOB_ID={job}");
-    let attempt = format!("V6_ATTEMPT={attempt}");
+pub(super) fn kill_strays(cell_pid: Option<u32>, mark: &str) {
     for _ in 0..ROUNDS_MAX {
-        let strays: Vec<i32> = processes().filter(|pid| is_stray(*pid, cell_pid, &job, &attempt)).collect();
+        let strays: Vec<i32> = processes().filter(|pid| is_stray(*pid, cell_pid, mark)).collect();
         if strays.is_empty() {
             return;
         }
@@ -32,7 +30,7 @@ fn processes() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn is_stray(pid: i32, cell_pid: Option<u32>, job: &str, attempt: &str) -> bool {
+fn is_stray(pid: i32, cell_pid: Option<u32>, mark: &str) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     // pid (name) state ppid pgrp session: the name may hold anything.
     let Some((_, fields)) = stat.rsplit_once(')') else { return false };
@@ -49,8 +47,7 @@ fn is_stray(pid: i32, cell_pid: Option<u32>, job: &str, attempt: &str) -> bool {
     if !environ.is_ok_and(|mut file| file.read_to_end(&mut bytes).is_ok()) {
         return false;
     }
-    let has = |wanted: &str| bytes.split(|b| *b == 0).any(|entry| entry == wanted.as_bytes());
-    has(job) && has(attempt)
+    bytes.split(|b| *b == 0).any(|entry| entry == mark.as_bytes())
 }
 
 pub(super) fn exists(pid: u32) -> bool {
