@@ -1,4 +1,11 @@
 //! All input and output of V6, and the parts that its one binary is made of.
 
 pub mod blobs;
+pub mod cell;
+pub mod cli;
+pub mod client;
+pub mod joblog;
 pub mod net;
+pub mod platform;
+pub mod sandbox;
+pub mod tree;

@@ -1,2 +1,5 @@
-//! Skeleton.
-fn main() {}
+//! The binary `v6`.
+
+fn main() -> std::process::ExitCode {
+    node::cli::main()
+}

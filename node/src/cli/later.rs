@@ -1,0 +1,189 @@
+//! Commands that are part of the contract and not built yet: they are parsed, and say so with exit code 2.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Command, UsageError};
+
+/// The sentence for what is not built yet.
+pub(super) fn not_built(what: &str) -> UsageError {
+    UsageError(format!("`{what}` is not built yet: nothing was done"))
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum IdeaCommand {
+    /// Add an idea
+    Add {
+        /// Its title
+        title: String,
+        /// Its text
+        #[arg(long)]
+        body: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List ideas
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an idea
+    Show {
+        /// The idea
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Search ideas
+    Search {
+        /// Words
+        words: Vec<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Link two ideas
+    Link {
+        /// From
+        from: String,
+        /// To
+        to: String,
+    },
+    /// Hand an idea to another person
+    Transfer {
+        /// The idea
+        id: String,
+        /// The person
+        person: String,
+    },
+    /// Check the ledger
+    Verify {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the ledger to a file
+    Export {
+        /// The file [default: stdout]
+        file: Option<PathBuf>,
+    },
+    /// Read a ledger from a file
+    Import {
+        /// The file
+        file: PathBuf,
+        /// Leave bad entries out
+        #[arg(long)]
+        skip_bad: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OpenArgs {
+    /// Print the address instead of opening a browser
+    #[arg(long)]
+    print: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// Install the service
+    Install,
+    /// Show its state
+    Status,
+    /// Remove it
+    Remove,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GatewayArgs {
+    /// PostgreSQL to mirror to
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
+    /// Bucket to mirror to
+    #[arg(long, value_name = "URL")]
+    s3: Option<String>,
+    /// NATS to mirror to
+    #[arg(long, value_name = "URL")]
+    nats: Option<String>,
+    #[command(flatten)]
+    up: super::up::UpArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreArgs {
+    /// Bucket to restore from
+    #[arg(long, value_name = "URL")]
+    s3: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DelegateArgs {
+    /// Role to lend
+    #[arg(long, default_value = "submitter")]
+    role: String,
+    /// How long
+    #[arg(long, default_value = "1h")]
+    expires: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MirrorCommand {
+    /// Show the mirrors' state
+    Status(MirrorArgs),
+    /// Compare a mirror with the mesh
+    Verify(MirrorArgs),
+    /// Fill a mirror again
+    Rebuild(MirrorArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MirrorArgs {
+    /// postgres, s3 or nats
+    kind: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DebugCommand {
+    /// Record what the node sees into a file
+    Record {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// The name of a command that is not built yet.
+pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::Idea(_) => Some("v6 idea"),
+        Command::Open(_) => Some("v6 open"),
+        Command::Service(_) => Some("v6 service"),
+        Command::Gateway(_) => Some("v6 gateway"),
+        Command::Restore(_) => Some("v6 restore"),
+        Command::Mcp => Some("v6 mcp"),
+        Command::Bench(_) => Some("v6 bench"),
+        Command::Delegate(_) => Some("v6 delegate"),
+        Command::Mirror(_) => Some("v6 mirror"),
+        Command::Debug(_) => Some("v6 debug record"),
+        _ => None,
+    }
+}

@@ -1,0 +1,145 @@
+//! `v6 up`: what the owner of a PC says about his node.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+
+use super::{UsageError, values};
+
+/// Where jobs are locked into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SandboxChoice {
+    /// Landlock, seccomp and limits (Linux).
+    Landlock,
+    /// bubblewrap: own process, mount and network namespaces (Linux).
+    Bwrap,
+    /// None: only the owner's own jobs are accepted.
+    None,
+}
+
+/// Everything that `v6 up` was told. What is `None` keeps the value of the last start, or its default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpOptions {
+    /// Data directory.
+    pub data_dir: PathBuf,
+    /// The node's name.
+    pub name: Option<String>,
+    /// Slots to sell; 0 only submits.
+    pub slots: Option<u32>,
+    /// Labels of its offer.
+    pub labels: Option<Vec<String>>,
+    /// Price of a slot.
+    pub price_micros_per_hour: Option<u64>,
+    /// Region of its offer.
+    pub region: Option<String>,
+    /// Multiaddresses to listen on.
+    pub listen: Vec<String>,
+    /// Where the API listens; port 0 takes a free one.
+    pub api: SocketAddr,
+    /// Ticket of a mesh to join.
+    pub join: Option<String>,
+    /// Whether to look for peers on the LAN.
+    pub mdns: bool,
+    /// Sandbox for jobs.
+    pub sandbox: Option<SandboxChoice>,
+    /// File that signs this node in as admin of a restored mesh.
+    pub recovery_key: Option<PathBuf>,
+    /// Most bytes of blobs to hold.
+    pub blob_quota_bytes: Option<u64>,
+    /// Print the ready line as JSON.
+    pub json: bool,
+}
+
+/// Run a node in the foreground. On an empty data directory it founds a mesh, with --join it joins one; on a used one it
+/// goes on in its mesh. Ctrl-C and SIGTERM stop it in order.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  v6 up                                    found a mesh, or go on in it\n  v6 up --join TICKET --labels gpu,fast    join with two labels\n  v6 up --slots 0                          submit only\n  v6 up --api 127.0.0.1:0 --json           take a free port and print it as JSON"
+)]
+pub(super) struct UpArgs {
+    /// Name of this node [default: the host's]
+    #[arg(long)]
+    name: Option<String>,
+    /// Jobs to run at a time; 0 only submits [default: the number of cores]
+    #[arg(long)]
+    slots: Option<u32>,
+    /// Labels that jobs can ask for, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "A,B")]
+    labels: Option<Vec<String>>,
+    /// Price of a slot, in micros per hour
+    #[arg(long, value_name = "MICROS_PER_HOUR")]
+    price: Option<u64>,
+    /// Region of this node
+    #[arg(long)]
+    region: Option<String>,
+    /// Address to listen on for peers (may be repeated)
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+    /// Address of the API and the dashboard; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8000")]
+    api: String,
+    /// Join the mesh of this ticket
+    #[arg(long, value_name = "TICKET")]
+    join: Option<String>,
+    /// Relay between members that cannot reach each other
+    #[arg(long)]
+    relay: bool,
+    /// Do not look for peers on the LAN
+    #[arg(long)]
+    no_mdns: bool,
+    /// Sandbox of jobs [default: landlock on Linux, none elsewhere]
+    #[arg(long, value_enum)]
+    sandbox: Option<SandboxChoice>,
+    /// Sign this node in as admin with the mesh's recovery key
+    #[arg(long, value_name = "FILE")]
+    recovery_key: Option<PathBuf>,
+    /// Most bytes of blobs to hold, such as 50GiB
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
+    blob_quota: Option<u64>,
+    /// Print one line of JSON when ready
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<ExitCode> {
+    let options = options(args, data_dir)?;
+    start(options)
+}
+
+fn options(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<UpOptions> {
+    if args.relay {
+        return Err(super::later::not_built("--relay").into());
+    }
+    let api = args.api.to_socket_addrs().ok().and_then(|mut addresses| addresses.next()).ok_or_else(|| {
+        UsageError(format!("--api {:?} is no address: write HOST:PORT, such as 127.0.0.1:8000", args.api))
+    })?;
+    let labels = args.labels.map(|labels| {
+        labels.into_iter().map(|label| label.trim().to_owned()).filter(|label| !label.is_empty()).collect()
+    });
+    std::fs::create_dir_all(&data_dir)
+        .with_context(|| format!("the data directory {} cannot be made", data_dir.display()))?;
+    Ok(UpOptions {
+        data_dir,
+        name: args.name,
+        slots: args.slots,
+        labels,
+        price_micros_per_hour: args.price,
+        region: args.region,
+        listen: args.listen,
+        api,
+        join: args.join,
+        mdns: !args.no_mdns,
+        sandbox: args.sandbox,
+        recovery_key: args.recovery_key,
+        blob_quota_bytes: args.blob_quota,
+        json: args.json,
+    })
+}
+
+/// Hands over to the daemon.
+fn start(_options: UpOptions) -> anyhow::Result<ExitCode> {
+    Err(super::later::not_built("v6 up").into())
+}

@@ -1,0 +1,153 @@
+//! Paths and what they call: each handler reads its request, asks the node and writes the answer. OpenAPI is generated from
+//! the handlers themselves.
+
+mod artifacts;
+mod blobs;
+mod docs;
+mod events;
+mod jobs;
+mod logs;
+mod mesh;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::{self, NodeApi};
+use crate::refusal::{ErrorBody, Refusal};
+use crate::server::limits::STREAMS_MAX;
+
+/// What every handler can reach.
+#[derive(Clone)]
+pub(crate) struct App {
+    node: Arc<dyn NodeApi>,
+    streams: Arc<Semaphore>,
+    openapi: Bytes,
+}
+
+impl App {
+    /// A place for a stream that lasts.
+    fn stream_place(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Refusal> {
+        self.streams.clone().try_acquire_owned().map_err(|_| {
+            Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_streams",
+                format!("{STREAMS_MAX} log and event streams are open: close some and try again"),
+            )
+        })
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "V6",
+        description = "A node of a V6 mesh: jobs, peers, blobs, documents and events. Every request needs the bearer token of the file `api.token` in the node's data directory, this description and /metrics too."
+    ),
+    components(schemas(ErrorBody, api::Event, api::LogLine))
+)]
+struct Description;
+
+/// The router and, as JSON, its description.
+pub(crate) fn router(node: Arc<dyn NodeApi>) -> axum::Router {
+    let (router, _) = parts();
+    let app = App { node, streams: Arc::new(Semaphore::new(STREAMS_MAX)), openapi: Bytes::from(openapi_json()) };
+    router.fallback(no_such_path).method_not_allowed_fallback(no_such_method).with_state(app)
+}
+
+/// The OpenAPI description as JSON, the same bytes that `/v1/openapi.json` serves.
+#[must_use]
+pub fn openapi_json() -> String {
+    let (_, mut description) = parts();
+    if let Some(components) = &mut description.components {
+        let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        components.add_security_scheme("bearer", bearer);
+    }
+    description.security = Some(vec![SecurityRequirement::new("bearer", Vec::<String>::new())]);
+    let refusal = ResponseBuilder::new()
+        .description("Refused: the code is for programs, the message for people.")
+        .content("application/json", ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build())
+        .build();
+    for path in description.paths.paths.values_mut() {
+        let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.delete];
+        for operation in operations.into_iter().flatten() {
+            operation.responses.responses.entry("default".to_owned()).or_insert_with(|| refusal.clone().into());
+        }
+    }
+    description.to_pretty_json().expect("a description of our own making is JSON")
+}
+
+fn parts() -> (axum::Router<App>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(mesh::status))
+        .routes(routes!(mesh::peers))
+        .routes(routes!(jobs::list, jobs::submit))
+        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::explain))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(logs::logs))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::download))
+        .routes(routes!(blobs::list, blobs::add))
+        .routes(routes!(blobs::get, blobs::put))
+        .routes(routes!(blobs::missing))
+        .routes(routes!(blobs::batch))
+        .routes(routes!(blobs::gc))
+        .routes(routes!(blobs::tree))
+        .routes(routes!(mesh::invites, mesh::invite))
+        .routes(routes!(mesh::members))
+        .routes(routes!(mesh::revoke))
+        .routes(routes!(mesh::delegate))
+        .routes(routes!(mesh::ideas, mesh::idea_add))
+        .routes(routes!(docs::feeds))
+        .routes(routes!(docs::verify))
+        .routes(routes!(docs::list))
+        .routes(routes!(docs::show))
+        .routes(routes!(docs::history))
+        .routes(routes!(docs::note, docs::note_edit))
+        .routes(routes!(events::events))
+        .routes(routes!(events::trace))
+        .routes(routes!(events::doctor))
+        .routes(routes!(events::metrics))
+        .routes(routes!(openapi))
+        .split_for_parts()
+}
+
+/// This description.
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "node", responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")))]
+async fn openapi(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], app.openapi).into_response()
+}
+
+async fn no_such_path(uri: axum::http::Uri) -> Refusal {
+    let path: String = uri.path().chars().take(120).collect();
+    Refusal::new(StatusCode::NOT_FOUND, "no_such_path", format!("there is nothing at {path}: see /v1/openapi.json"))
+}
+
+async fn no_such_method(method: axum::http::Method, uri: axum::http::Uri) -> Refusal {
+    let path: String = uri.path().chars().take(120).collect();
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "no_such_method",
+        format!("{method} is not possible at {path}: see /v1/openapi.json"),
+    )
+}
+
+/// A page as a bare list, with the cursor of the next one in the header `v6-next`.
+fn page<T: serde::Serialize>(page: api::Page<T>) -> Response {
+    let mut response = axum::Json(page.items).into_response();
+    if let Some(next) = page.next.and_then(|next| next.parse().ok()) {
+        response.headers_mut().insert("v6-next", next);
+    }
+    response
+}
