@@ -1,6 +1,6 @@
 //! A real cell, started from the real binary, without a sandbox: tasks, output, exits, kills, leftovers.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, clippy::too_many_lines, reason = "tests")]
 
 #[path = "cell_support/mod.rs"]
 mod support;
@@ -154,6 +154,13 @@ async fn a_cell_killed_from_outside_takes_its_tasks_along() {
     run.until(&mut events, |event| matches!(event, CellEvent::Died { .. })).await;
     assert!(gone(pids[1]).await && gone(run.started[&0]).await);
     drop(handle);
+}
+
+#[tokio::test]
+async fn a_cell_is_deaf_to_sigterm_but_its_tasks_are_not() {
+    let rig = Rig::new(SandboxKind::None);
+    let run = rig.run(rig.shell("kill -TERM $PPID; kill -TERM $$; echo still here"), 0..2, 1).await;
+    assert_eq!((run.exit(0), run.exit(1)), (Exit::Signal(15), Exit::Signal(15)));
 }
 
 #[tokio::test]
