@@ -236,3 +236,27 @@ async fn five_thousand_tasks_are_fast() {
         println!("{kind:?}, {parallel} side by side: {took:?}, {:?} each", took / 5_000);
     }
 }
+
+#[tokio::test]
+#[ignore = "a measurement: 60 cells"]
+async fn a_cell_starts_its_first_task_quickly() {
+    for kind in [SandboxKind::None, SandboxKind::Landlock, SandboxKind::Bwrap] {
+        if node::sandbox::probe(kind).is_err() {
+            continue;
+        }
+        let mut times = Vec::new();
+        for _ in 0..20 {
+            let rig = Rig::new(kind);
+            let began = Instant::now();
+            let (handle, mut events) = rig.spawn(rig.spec(&["true"]));
+            handle.run(0..1, 1).unwrap();
+            let mut run = support::Run::default();
+            run.until(&mut events, |event| matches!(event, CellEvent::Started { .. })).await;
+            times.push(began.elapsed());
+            run.until(&mut events, |event| matches!(event, CellEvent::Idle)).await;
+            handle.shutdown();
+        }
+        times.sort();
+        println!("{kind:?}: median {:?}, worst {:?}", times[10], times[19]);
+    }
+}
