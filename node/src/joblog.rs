@@ -336,8 +336,7 @@ impl JobLog {
     pub fn read(&self, offset: u64, max: usize) -> Result<(Vec<Frame>, u64), LogError> {
         let max = max.clamp(frames::HEADER_BYTES + FRAME_BYTES_MAX, READ_BYTES_MAX);
         let bytes = self.read_raw(offset, max)?;
-        let (frames, taken) =
-            frames::decode(&bytes).map_err(|error| LogError::Refused { at: offset, why: error.0 })?;
+        let (frames, taken) = frames::decode(&bytes).map_err(|error| LogError::Refused { at: offset, why: error.0 })?;
         Ok((frames, offset + taken as u64))
     }
 

@@ -1,6 +1,6 @@
 //! A real cell, started from the real binary, without a sandbox: tasks, output, exits, kills, leftovers.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, clippy::too_many_lines, reason = "tests")]
 
 #[path = "cell_support/mod.rs"]
 mod support;
@@ -157,6 +157,13 @@ async fn a_cell_killed_from_outside_takes_its_tasks_along() {
 }
 
 #[tokio::test]
+async fn a_cell_is_deaf_to_sigterm_but_its_tasks_are_not() {
+    let rig = Rig::new(SandboxKind::None);
+    let run = rig.run(rig.shell("kill -TERM $PPID; kill -TERM $$; echo still here"), 0..2, 1).await;
+    assert_eq!((run.exit(0), run.exit(1)), (Exit::Signal(15), Exit::Signal(15)));
+}
+
+#[tokio::test]
 async fn a_flood_of_output_arrives_whole_and_is_held_back_while_nobody_listens() {
     let rig = Rig::new(SandboxKind::None);
     let (handle, mut events) = rig.spawn(rig.shell("head -c 50000000 /dev/zero; echo done >&2"));
@@ -227,5 +234,29 @@ async fn five_thousand_tasks_are_fast() {
         let took = began.elapsed();
         assert_eq!(run.exits.len(), 5_000);
         println!("{kind:?}, {parallel} side by side: {took:?}, {:?} each", took / 5_000);
+    }
+}
+
+#[tokio::test]
+#[ignore = "a measurement: 60 cells"]
+async fn a_cell_starts_its_first_task_quickly() {
+    for kind in [SandboxKind::None, SandboxKind::Landlock, SandboxKind::Bwrap] {
+        if node::sandbox::probe(kind).is_err() {
+            continue;
+        }
+        let mut times = Vec::new();
+        for _ in 0..20 {
+            let rig = Rig::new(kind);
+            let began = Instant::now();
+            let (handle, mut events) = rig.spawn(rig.spec(&["true"]));
+            handle.run(0..1, 1).unwrap();
+            let mut run = support::Run::default();
+            run.until(&mut events, |event| matches!(event, CellEvent::Started { .. })).await;
+            times.push(began.elapsed());
+            run.until(&mut events, |event| matches!(event, CellEvent::Idle)).await;
+            handle.shutdown();
+        }
+        times.sort();
+        println!("{kind:?}: median {:?}, worst {:?}", times[10], times[19]);
     }
 }

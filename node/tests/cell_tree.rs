@@ -1,6 +1,6 @@
 //! Trees on a real file system: what is kept, what is refused, and what hostile content can not do.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, clippy::too_many_lines, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -70,7 +70,8 @@ fn what_git_ignores_and_git_itself_stay_at_home() {
     for name in [".git/objects", "target/debug", "src", ".v6/home", "sub/.git"] {
         fs::create_dir_all(root.join(name)).unwrap();
     }
-    for name in [".git/HEAD", "target/debug/x", "src/a.rs", "src/a.log", ".v6/home/x", "sub/.git/HEAD", "sub/keep.log"] {
+    for name in [".git/HEAD", "target/debug/x", "src/a.rs", "src/a.log", ".v6/home/x", "sub/.git/HEAD", "sub/keep.log"]
+    {
         fs::write(root.join(name), name).unwrap();
     }
     fs::write(root.join(".gitignore"), "/target\n*.log\n").unwrap();
@@ -110,10 +111,7 @@ fn only_changed_content_has_another_hash() {
 fn a_link_swapped_into_the_destination_leads_nowhere() {
     let (outside, dest) = (dir(), dir());
     let hash = BlobHash(*blake3::hash(b"evil").as_bytes());
-    let file = |path: &str| Entry {
-        path: path.into(),
-        kind: EntryKind::File { hash, size: 4, executable: false },
-    };
+    let file = |path: &str| Entry { path: path.into(), kind: EntryKind::File { hash, size: 4, executable: false } };
     let blobs = BTreeMap::from([(hash, b"evil".to_vec())]);
     let manifest = Manifest::new(vec![file("sub/x")]).unwrap();
     symlink(outside.path(), dest.path().join("sub")).unwrap();
@@ -169,7 +167,11 @@ fn hostile_artifacts_lead_nowhere_and_hold_nothing_up() {
     symlink(outside.path().join("secret"), root.join("linked-file")).unwrap();
     symlink("/etc/passwd", root.join("x")).unwrap();
     rustix::fs::mknodat(
-        rustix::fs::CWD, root.join("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0,
+        rustix::fs::CWD,
+        root.join("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
     )
     .unwrap();
     fs::write(root.join("real"), "mine").unwrap();
@@ -220,7 +222,8 @@ fn ten_thousand_files_are_fast() {
         manifest.entries().iter().filter_map(|e| Some((e.blob()?, e.path.clone()))).collect();
     let dest = dir();
     let began = Instant::now();
-    tree::materialise(&manifest, dest.path(), |hash| tree::open_file(from.path(), &at[hash]).map(Source::File)).unwrap();
+    tree::materialise(&manifest, dest.path(), |hash| tree::open_file(from.path(), &at[hash]).map(Source::File))
+        .unwrap();
     println!("materialise: {:?}", began.elapsed());
     let globs = Globs::new(&["**".into()]).unwrap();
     let began = Instant::now();

@@ -3,9 +3,9 @@
 //! It speaks the frames of [`super::wire`] on stdin and stdout and is useless to start by hand.
 
 #[cfg(target_os = "linux")]
-mod disk;
-#[cfg(target_os = "linux")]
 mod descendants;
+#[cfg(target_os = "linux")]
+mod disk;
 #[cfg(target_os = "linux")]
 mod environment;
 #[cfg(target_os = "linux")]

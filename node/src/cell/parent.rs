@@ -58,7 +58,9 @@ impl Cell {
         let mut first = Vec::new();
         Command::Hello(Box::new(hello.clone())).encode(&mut first);
         if first.len() > COMMAND_BYTES_MAX {
-            return Err(CellError::Spec(format!("its command and environment take more than {COMMAND_BYTES_MAX} bytes")));
+            return Err(CellError::Spec(format!(
+                "its command and environment take more than {COMMAND_BYTES_MAX} bytes"
+            )));
         }
         let line = command_line(exe, &hello)?;
         let mut child = tokio::process::Command::new(&line[0])

@@ -353,7 +353,9 @@ pub(super) mod path_option {
         path.as_deref().map(|p| serde_bytes::Bytes::new(p.as_os_str().as_encoded_bytes())).serialize(serializer)
     }
 
-    pub(in crate::cell) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    pub(in crate::cell) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<PathBuf>, D::Error> {
         let bytes = Option::<serde_bytes::ByteBuf>::deserialize(deserializer)?;
         bytes.map(|b| super::path_of(b.into_vec()).ok_or_else(|| serde::de::Error::custom("not a path"))).transpose()
     }

@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn text_of_any_script_and_colours_pass() {
-        for text in ["plain\n", "\x1b[1;31mred\x1b[0m\r\n", "مرحبا\t©à\u{a0}é", "\x1b[38;2;1;2;3mtrue\x1b[m", "🎉"] {
+        for text in ["plain\n", "\x1b[1;31mred\x1b[0m\r\n", "مرحبا\t©à\u{a0}é", "\x1b[38;2;1;2;3mtrue\x1b[m", "🎉"]
+        {
             assert_eq!(safe(text.as_bytes()), text);
         }
     }

@@ -14,7 +14,7 @@ use unix as system;
 use windows as system;
 
 #[cfg(windows)]
-pub use windows::JobObject;
+pub use windows::{JobObject, JobUsage};
 
 /// The home directory of the user that runs the node.
 #[must_use]

@@ -26,7 +26,14 @@ pub fn command(exe: &Path, args: &[&str], grants: &Grants) -> Vec<OsString> {
             Err(_) => push(&["--ro-bind".as_ref(), dir.as_ref(), dir.as_ref()]),
         }
     }
-    push(&["--proc".as_ref(), "/proc".as_ref(), "--dev".as_ref(), "/dev".as_ref(), "--tmpfs".as_ref(), "/tmp".as_ref()]);
+    push(&[
+        "--proc".as_ref(),
+        "/proc".as_ref(),
+        "--dev".as_ref(),
+        "/dev".as_ref(),
+        "--tmpfs".as_ref(),
+        "/tmp".as_ref(),
+    ]);
     let home = grants.owner_home.as_deref();
     let toolchains = home.map(paths::toolchains).unwrap_or_default();
     for hidden in paths::hidden(grants) {

@@ -66,8 +66,10 @@ fn add(rules: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Result
 fn notes(status: LandlockStatus) -> Vec<String> {
     match status {
         LandlockStatus::Available { effective_abi, .. } if effective_abi < ABI::V6 => {
-            vec!["this kernel (older than Linux 6.12) does not keep a job from sending signals to its user's processes"
-                .to_owned()]
+            vec![
+                "this kernel (older than Linux 6.12) does not keep a job from sending signals to its user's processes"
+                    .to_owned(),
+            ]
         }
         LandlockStatus::Available { .. } | LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => Vec::new(),
     }

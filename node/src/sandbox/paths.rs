@@ -9,17 +9,44 @@ use super::Grants;
 
 /// Where systems keep programs, libraries and their settings.
 const SYSTEM_DIRS: [&str; 16] = [
-    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/etc", "/nix/store", "/gnu/store",
-    "/run/current-system", "/var/lib/ca-certificates", "/var/lib/dpkg/alternatives", "/snap", "/run/systemd/resolve",
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/opt",
+    "/etc",
+    "/nix/store",
+    "/gnu/store",
+    "/run/current-system",
+    "/var/lib/ca-certificates",
+    "/var/lib/dpkg/alternatives",
+    "/snap",
+    "/run/systemd/resolve",
 ];
 /// What programs ask the kernel about the machine. Secrets of other processes need ptrace rights, which a job never has.
 const KERNEL_DIRS: [&str; 5] =
     ["/proc", "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm", "/sys/devices/virtual/dmi"];
 /// Secrets in system directories. They matter where the node runs as root; file modes keep them from everybody else.
 const SYSTEM_SECRETS: [&str; 16] = [
-    "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/sudoers", "/etc/sudoers.d", "/etc/ssh",
-    "/etc/ssl/private", "/etc/NetworkManager", "/etc/wireguard", "/etc/openvpn", "/etc/krb5.keytab", "/etc/docker",
-    "/etc/kubernetes", "/etc/letsencrypt", "/etc/ppp",
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/etc/ssh",
+    "/etc/ssl/private",
+    "/etc/NetworkManager",
+    "/etc/wireguard",
+    "/etc/openvpn",
+    "/etc/krb5.keytab",
+    "/etc/docker",
+    "/etc/kubernetes",
+    "/etc/letsencrypt",
+    "/etc/ppp",
 ];
 /// Toolchains below the owner's home. Credentials lie beside them (`.cargo/credentials.toml`), never in them.
 const HOME_TOOLCHAINS: [&str; 5] = [".cargo/bin", ".cargo/registry", ".cargo/git", ".rustup", ".nvm/versions"];

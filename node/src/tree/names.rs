@@ -52,7 +52,9 @@ pub(super) fn check_windows_name(name: &[u8]) -> Result<(), &'static str> {
     }
     let stem = text.split('.').next().unwrap_or(text).trim_end().to_lowercase();
     let numbered = |prefix: &str| {
-        stem.strip_prefix(prefix).is_some_and(|n| matches!(n, "¹" | "²" | "³") || (n.len() == 1 && n != "0" && n.as_bytes()[0].is_ascii_digit()))
+        stem.strip_prefix(prefix).is_some_and(|n| {
+            matches!(n, "¹" | "²" | "³") || (n.len() == 1 && n != "0" && n.as_bytes()[0].is_ascii_digit())
+        })
     };
     if WINDOWS_DEVICES.contains(&stem.as_str()) || numbered("com") || numbered("lpt") {
         return Err("its name is a device on Windows");

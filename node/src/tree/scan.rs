@@ -52,10 +52,13 @@ pub fn scan(root: &Path, options: ScanOptions) -> Result<Scan, TreeError> {
     let mut found = Found::default();
     let obey = !options.no_ignore;
     let mut walk = WalkBuilder::new(root);
-    walk.standard_filters(false).git_ignore(obey).git_exclude(obey).parents(obey).require_git(false).follow_links(false);
-    walk.filter_entry(|entry| {
-        entry.file_name() != ".git" && !(entry.depth() == 1 && entry.file_name() == PRIVATE_DIR)
-    });
+    walk.standard_filters(false)
+        .git_ignore(obey)
+        .git_exclude(obey)
+        .parents(obey)
+        .require_git(false)
+        .follow_links(false);
+    walk.filter_entry(|entry| entry.file_name() != ".git" && !(entry.depth() == 1 && entry.file_name() == PRIVATE_DIR));
     for entry in walk.build() {
         let entry = entry.map_err(|error| walk_error(root, error))?;
         if entry.depth() == 0 {
@@ -187,10 +190,7 @@ impl Found {
 }
 
 fn walk_error(root: &Path, error: ignore::Error) -> TreeError {
-    let path = match &error {
-        ignore::Error::WithPath { path, .. } => path.clone(),
-        _ => root.to_owned(),
-    };
+    let path = if let ignore::Error::WithPath { path, .. } = &error { path.clone() } else { root.to_owned() };
     let text = error.to_string();
     TreeError::io(path, error.into_io_error().unwrap_or_else(|| io::Error::other(text)))
 }
@@ -198,7 +198,8 @@ fn walk_error(root: &Path, error: ignore::Error) -> TreeError {
 type Hashed = (Vec<u8>, io::Result<EntryKind>);
 
 fn hash_all(root: &Path, files: Vec<Pending>) -> Vec<Hashed> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(files.len() / 16 + 1);
+    let threads =
+        std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(files.len() / 16 + 1);
     let next = AtomicUsize::new(0);
     let work = || {
         let mut hashed = Vec::new();

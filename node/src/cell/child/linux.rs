@@ -15,12 +15,10 @@ use super::disk::DiskMeter;
 use super::environment::Environment;
 use super::output::Outbox;
 use super::task::Running;
-use super::wait::{Reaped, reap};
+use super::wait::{Reaped, ignore_requests, reap};
 use super::{descendants, now_ms, setup};
 use crate::cell::wire::{self, COMMAND_BYTES_MAX, Command, Hello, Message};
-use crate::cell::{
-    CellEvent, CellSpec, Exit, KillReason, KillTarget, LimitKind, OUTPUT_BYTES_MAX, PARALLEL_TASKS_MAX,
-};
+use crate::cell::{CellEvent, CellSpec, Exit, KillReason, KillTarget, LimitKind, OUTPUT_BYTES_MAX, PARALLEL_TASKS_MAX};
 
 /// Pause between two looks at the tasks' memory, in milliseconds.
 const MEMORY_LOOK_MS: u64 = 100;
@@ -33,6 +31,7 @@ const STARTS_PER_ROUND_MAX: u32 = 16;
 
 /// Runs the cell until its node lets go of it.
 pub(super) fn run() -> io::Result<()> {
+    ignore_requests();
     let mut inbox = Vec::new();
     let Some(hello) = read_hello(&mut inbox)? else { return Ok(()) };
     let mut outbox = Outbox::new();

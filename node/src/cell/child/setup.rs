@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::Path;
 
-use rustix::process::{DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior, setpriority_process, setsid};
+use rustix::process::{
+    DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior, setpriority_process, setsid,
+};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::environment;

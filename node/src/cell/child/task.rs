@@ -71,8 +71,15 @@ impl Running {
         let exit_fd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|e| e.to_string())?;
         let timeout_at = spec.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
         Ok(Self {
-            task, pid, exit_fd: Some(exit_fd), pipes, started_ms, timeout_at,
-            kill_at: None, verdict: None, ended: None,
+            task,
+            pid,
+            exit_fd: Some(exit_fd),
+            pipes,
+            started_ms,
+            timeout_at,
+            kill_at: None,
+            verdict: None,
+            ended: None,
         })
     }
 

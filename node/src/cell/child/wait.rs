@@ -1,4 +1,4 @@
-//! Reaping with the resources that a process used: the one system call that has no safe wrapper.
+//! Reaping with the resources that a process used, and deafness to polite signals: what has no safe wrapper.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -72,5 +72,22 @@ fn ended(pid: i32, status: i32, usage: &libc::rusage) -> Ended {
         status,
         cpu_ms: ms(usage.ru_utime) + ms(usage.ru_stime),
         max_rss_bytes: usage.ru_maxrss.unsigned_abs() * 1024,
+    }
+}
+
+/// Makes this process deaf to requests to end: whoever stops the machine's services asks node and cell at once, and the cell
+/// must outlive that to end its tasks. Its node ends it by closing its stdin. A handler that does nothing, unlike a mask or
+/// an ignored signal, is not inherited by the tasks.
+#[allow(unsafe_code, reason = "signal handlers have no safe wrapper")]
+pub(super) fn ignore_requests() {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    // SAFETY: all zeros is a valid `sigaction`: no flags, an empty mask. The handler does nothing, which is safe at any point.
+    unsafe {
+        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+        action.sa_flags = libc::SA_RESTART;
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
     }
 }

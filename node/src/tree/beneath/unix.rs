@@ -62,7 +62,11 @@ impl Dir {
             FileType::RegularFile => Kind::File,
             FileType::Directory => Kind::Dir,
             FileType::Symlink => Kind::Symlink,
-            _ => Kind::Other,
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => Kind::Other,
         };
         let mtime_ns = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
         Ok(Meta { kind, size: stat.st_size.try_into().unwrap_or(0), mtime_ns, inode: stat.st_ino })
