@@ -24,6 +24,9 @@ pub struct JobSpec {
     /// Bytes of the input tree in all: what a node without it has to fetch.
     #[serde(skip_serializing_if = "is_default")]
     pub input_bytes: u64,
+    /// Bytes of the manifest itself.
+    #[serde(skip_serializing_if = "is_default")]
+    pub input_manifest_bytes: u64,
     /// Globs of the files that come home.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<String>,

@@ -105,8 +105,7 @@ pub(super) struct UpArgs {
 }
 
 pub(super) fn run(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<ExitCode> {
-    let options = options(args, data_dir)?;
-    start(options)
+    crate::daemon::run(options(args, data_dir)?)
 }
 
 fn options(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<UpOptions> {
@@ -137,9 +136,4 @@ fn options(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<UpOptions> {
         blob_quota_bytes: args.blob_quota,
         json: args.json,
     })
-}
-
-/// Hands over to the daemon.
-fn start(_options: UpOptions) -> anyhow::Result<ExitCode> {
-    Err(super::later::not_built("v6 up").into())
 }

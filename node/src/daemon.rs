@@ -1,0 +1,299 @@
+//! The running node: wires core, store, network, blobs, cells and API together, and stops them in order.
+
+mod api;
+mod driver;
+mod exec;
+mod join;
+mod logs;
+mod views;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use crdt::SigningKey;
+use crdt::ids::NodeId;
+use crdt::replica::{FoundingWords, Replica};
+use crdt::ticket::Ticket;
+use mesh::offer::{Accepts, Offer};
+use mesh::{Command, Config, Core};
+
+use crate::blobs::{Blobs, BlobsConfig};
+use crate::cli::up::{SandboxChoice, UpOptions};
+use crate::joblog::LogStore;
+use crate::net::{Multiaddr, NetConfig, NetHandle};
+use crate::platform::{files, lock::Lock};
+use crate::sandbox::SandboxKind;
+use crate::store::RedbShelf;
+use driver::CoreHandle;
+
+const QUOTA_BYTES: u64 = 20 * 1024 * 1024 * 1024;
+const LISTEN_FILE: &str = "listen.json";
+const DRAIN_WAIT: Duration = Duration::from_millis(1_500);
+
+/// What every part of the running node holds.
+pub(crate) struct Shared {
+    pub(crate) me: NodeId,
+    pub(crate) name: String,
+    pub(crate) options: UpOptions,
+    pub(crate) sandbox: SandboxKind,
+    pub(crate) core: CoreHandle,
+    pub(crate) net: NetHandle,
+    pub(crate) blobs: Blobs,
+    pub(crate) logs: LogStore,
+    pub(crate) cells: exec::Cells,
+    pub(crate) follows: logs::Follows,
+    pub(crate) events: web_gateway::event_ring::EventRing,
+    pub(crate) bootstrap: RwLock<BTreeSet<NodeId>>,
+    pub(crate) started_ms: u64,
+    pub(crate) recovered: bool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0))
+}
+
+/// Runs a node until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// What keeps it from starting, in words for its owner.
+pub fn run(options: UpOptions) -> anyhow::Result<ExitCode> {
+    let lock = Lock::acquire(&options.data_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let code = runtime.block_on(serve(options));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    drop(lock);
+    code
+}
+
+fn identity(dir: &Path) -> anyhow::Result<SigningKey> {
+    let path = dir.join("identity.key");
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let seed: [u8; 32] = bytes.try_into().map_err(|_| {
+                anyhow::anyhow!("{} is damaged: it should have 32 bytes; restore it from a backup", path.display())
+            })?;
+            Ok(SigningKey::from_bytes(&seed))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let seed = random()?;
+            files::write_private(&path, &seed).with_context(|| format!("writing {}", path.display()))?;
+            Ok(SigningKey::from_bytes(&seed))
+        }
+        Err(e) => Err(anyhow::Error::new(e).context(format!("reading {}", path.display()))),
+    }
+}
+
+pub(crate) fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("the system gives no random bytes: {e}"))?;
+    Ok(bytes)
+}
+
+fn node_name(options: &UpOptions) -> String {
+    let kept = std::fs::read_to_string(options.data_dir.join("name")).ok();
+    let host = || std::fs::read_to_string("/etc/hostname").ok();
+    let name = options.name.clone().or(kept).or_else(host).unwrap_or_else(|| "node".into());
+    let name: String = name.trim().chars().take(64).collect();
+    drop(std::fs::write(options.data_dir.join("name"), &name));
+    name
+}
+
+fn offer(options: &UpOptions) -> Offer {
+    let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+    let memory_bytes = sysinfo::System::new().map_or(0, |mut system| {
+        system.refresh_memory();
+        system.total_memory()
+    });
+    Offer {
+        slots: options.slots.unwrap_or(cores),
+        cores,
+        memory_bytes,
+        labels: options.labels.clone().unwrap_or_default(),
+        price_micros_per_hour: options.price_micros_per_hour.unwrap_or(0),
+        speed_percent: 100,
+        region: options.region.clone().unwrap_or_default(),
+        os: std::env::consts::OS.to_owned(),
+        accepts: Accepts::default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Offer::default()
+    }
+}
+
+fn listen_addrs(options: &UpOptions) -> anyhow::Result<Vec<Multiaddr>> {
+    let kept = std::fs::read(options.data_dir.join(LISTEN_FILE)).ok();
+    let kept: Vec<String> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let words = if options.listen.is_empty() { kept } else { options.listen.clone() };
+    words
+        .iter()
+        .map(|word| word.parse().with_context(|| format!("--listen {word:?} is no multiaddr, such as /ip4/0.0.0.0/tcp/4001")))
+        .collect()
+}
+
+async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
+    let key = identity(&options.data_dir)?;
+    let me = NodeId(key.verifying_key().to_bytes());
+    let name = node_name(&options);
+    let opened = RedbShelf::open(&options.data_dir.join("v6.redb"))?;
+    let mut recovered = opened.moved_to.is_some();
+    let listen = listen_addrs(&options)?;
+    let existing = Replica::open(opened.shelf);
+    let known_mesh = existing.as_ref().ok().map(Replica::mesh);
+    let known = existing.as_ref().ok().map(join::known_peers).unwrap_or_default();
+    let members: BTreeSet<NodeId> =
+        existing.as_ref().ok().map(|r| r.roster().standing().map(|(n, _)| *n).collect()).unwrap_or_default();
+    let config = NetConfig { seed: key.to_bytes(), listen, mdns: options.mdns, known, members: Arc::new(members), mesh: known_mesh };
+    let (net, net_events) = NetHandle::start(config)?;
+    let mut bootstrap = BTreeSet::new();
+    let mut replica = match (existing, &options.join) {
+        (Ok(replica), None) => replica,
+        (Ok(replica), Some(text)) => {
+            let ticket = Ticket::decode(text)?;
+            anyhow::ensure!(ticket.mesh == replica.mesh(), "this data directory belongs to another mesh; use an empty one with --data-dir");
+            replica
+        }
+        (Err(shelf), Some(text)) => {
+            let joined = join::join(&net, &key, &name, text).await?;
+            bootstrap = joined.members;
+            net.set_mesh(joined.mesh).await;
+            Replica::begin(shelf, joined.mesh, joined.founder)
+        }
+        (Err(shelf), None) => {
+            let replica = found(shelf, &key, &name, &options)?;
+            net.set_mesh(replica.mesh()).await;
+            replica
+        }
+    };
+    replica.shelf_mut().commit()?;
+    let mesh_id = replica.mesh();
+    let blobs = Blobs::open(&options.data_dir.join("blobs"), BlobsConfig { quota_bytes: options.blob_quota_bytes.unwrap_or(QUOTA_BYTES) }).await?;
+    recovered |= blobs.recovered;
+    let sandbox = match options.sandbox {
+        Some(SandboxChoice::Landlock) => SandboxKind::Landlock,
+        Some(SandboxChoice::Bwrap) => SandboxKind::Bwrap,
+        Some(SandboxChoice::None) => SandboxKind::None,
+        None if cfg!(target_os = "linux") => SandboxKind::Landlock,
+        None => SandboxKind::None,
+    };
+    let mut offer = offer(&options);
+    if sandbox == SandboxKind::None {
+        offer.accepts.persons = Some(replica.roster().person(&me).into_iter().collect());
+    }
+    let config = Config { seed: random()?, incarnation: now_ms(), offer };
+    let core = Core::new(key, replica, config, driver::now());
+    let (core, effects) = CoreHandle::start(core);
+    let shared = Arc::new(Shared {
+        me,
+        name,
+        sandbox,
+        core,
+        net: net.clone(),
+        blobs: blobs.blobs,
+        logs: LogStore::open(&options.data_dir.join("logs"))?,
+        cells: exec::Cells::default(),
+        follows: logs::Follows::default(),
+        events: web_gateway::event_ring::EventRing::new(now_ms() * 1_000),
+        bootstrap: RwLock::new(bootstrap),
+        started_ms: now_ms(),
+        recovered,
+        options,
+    });
+    drop(std::fs::remove_dir_all(shared.options.data_dir.join("work")));
+    shared.blobs.set_dialer(Arc::new(driver::BlobDialer(net)));
+    driver::set_members(&shared).await;
+    let pumps = [
+        tokio::spawn(driver::pump_net(Arc::clone(&shared), net_events)),
+        tokio::spawn(driver::pump_effects(Arc::clone(&shared), effects)),
+        tokio::spawn(shared.blobs.clone().gc_periodically(Duration::from_secs(300))),
+    ];
+    let server = start_api(&shared).await?;
+    let stop = stop_signal()?;
+    say_ready(&shared, mesh_id, server.address());
+    stop.await;
+    let request = shared.core.command(Command::Drain);
+    drop(tokio::time::timeout(DRAIN_WAIT, request).await);
+    shared.cells.wait_empty(DRAIN_WAIT).await;
+    server.shutdown().await;
+    drop(std::fs::remove_file(shared.options.data_dir.join(crate::client::API_FILE)));
+    shared.core.stop().await;
+    pumps.iter().for_each(tokio::task::JoinHandle::abort);
+    shared.net.shutdown().await;
+    shared.blobs.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn found(shelf: RedbShelf, key: &SigningKey, name: &str, options: &UpOptions) -> anyhow::Result<Replica<RedbShelf>> {
+    let recovery = SigningKey::from_bytes(&random()?);
+    let path = options.data_dir.join("recovery.key");
+    files::write_private(&path, &recovery.to_bytes()).with_context(|| format!("writing {}", path.display()))?;
+    let words = FoundingWords {
+        mesh_name: format!("{name}'s mesh"),
+        node_name: name.to_owned(),
+        recovery: recovery.verifying_key().to_bytes(),
+        nonce: random()?,
+        now_ms: now_ms(),
+    };
+    Ok(Replica::found(shelf, key, &words).0)
+}
+
+async fn start_api(shared: &Arc<Shared>) -> anyhow::Result<web_gateway::server::ServerHandle> {
+    let dir = &shared.options.data_dir;
+    let token_path = dir.join(crate::client::TOKEN_FILE);
+    let token = match std::fs::read_to_string(&token_path) {
+        Ok(token) if token.trim().len() >= 32 => token.trim().to_owned(),
+        _ => {
+            let token = data_encoding::HEXLOWER.encode(&random::<32>()?);
+            files::write_private(&token_path, token.as_bytes())?;
+            token
+        }
+    };
+    let address = shared.options.api;
+    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+        format!("the API cannot listen on {address}: choose another address with --api, or --api 127.0.0.1:0 for a free port")
+    })?;
+    let node = Arc::new(api::Api(Arc::clone(shared)));
+    let config = web_gateway::server::ServerConfig { token, allowed_hosts: Vec::new() };
+    let server = web_gateway::server::serve(listener, node, config)?;
+    let about = serde_json::json!({"api": format!("http://{}", server.address()), "pid": std::process::id()});
+    files::write_private(&dir.join(crate::client::API_FILE), about.to_string().as_bytes())?;
+    Ok(server)
+}
+
+fn say_ready(shared: &Shared, mesh: crdt::ids::MeshId, api: std::net::SocketAddr) {
+    let listen: Vec<String> = shared.net.listen_addrs().iter().map(ToString::to_string).collect();
+    drop(std::fs::write(shared.options.data_dir.join(LISTEN_FILE), serde_json::json!(listen).to_string()));
+    if shared.options.json {
+        let mut line = serde_json::json!({
+            "event": "ready", "node": shared.me.to_string(), "name": shared.name, "mesh": mesh.to_string(),
+            "api": format!("http://{api}"), "listen": listen,
+        });
+        if shared.recovered {
+            line["recovered"] = true.into();
+        }
+        println!("{line}");
+    } else {
+        println!("v6 is ready: node {} ({}) of mesh {}", shared.name, shared.me.short(), mesh.short());
+        println!("API: http://{api}   stop with Ctrl-C   invite others with `v6 invite`");
+    }
+}
+
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = term.recv() => {} }
+        #[cfg(not(unix))]
+        drop(tokio::signal::ctrl_c().await);
+    })
+}

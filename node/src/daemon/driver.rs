@@ -1,0 +1,247 @@
+//! Runs the core on a thread of its own and carries out its effects.
+//!
+//! Inputs that arrived together are handled together and made durable in one commit; only then do their effects leave.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use crdt::ids::NodeId;
+use mesh::{Ack, Command, Core, Effect, Input, Now, Refusal, Time};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Shared, exec, join, logs, now_ms};
+use crate::blobs::{BoxFuture, BoxedStream, DialError, Dialer};
+use crate::net::{NetEvent, NetHandle, Proto, Verdict};
+use crate::store::RedbShelf;
+
+/// Inputs that wait for the core. At the bound the sender waits.
+const INBOX_MAX: usize = 4_096;
+/// Effects that wait to be carried out. At the bound the core waits.
+const EFFECTS_MAX: usize = 16_384;
+/// Inputs that are handled in one turn.
+const BATCH_MAX: usize = 512;
+/// Interval between two tries to write to a full disk.
+const RETRY_COMMIT: Duration = Duration::from_millis(500);
+
+pub(crate) type NodeCore = Core<RedbShelf>;
+type Query = Box<dyn FnOnce(&mut NodeCore) + Send>;
+
+enum Message {
+    Input(Input),
+    Command(Command, oneshot::Sender<Result<Ack, Refusal>>),
+    Query(Query),
+    Stop(oneshot::Sender<()>),
+}
+
+/// A handle on the core's thread.
+#[derive(Debug, Clone)]
+pub(crate) struct CoreHandle {
+    inbox: std_mpsc::SyncSender<Message>,
+}
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Both clocks. The monotonic one begins an hour into its time, so that nothing lies before its origin.
+pub(crate) fn now() -> Now {
+    let mono = START.elapsed() + Duration::from_secs(3_600);
+    Now { mono: Time(u64::try_from(mono.as_micros()).unwrap_or(u64::MAX)), wall_ms: now_ms() }
+}
+
+impl CoreHandle {
+    pub(crate) fn start(core: NodeCore) -> (Self, mpsc::Receiver<Effect>) {
+        let (inbox, messages) = std_mpsc::sync_channel(INBOX_MAX);
+        let (effects, outbox) = mpsc::channel(EFFECTS_MAX);
+        let spawned = std::thread::Builder::new().name("core".into()).spawn(move || run(core, &messages, &effects));
+        drop(spawned.expect("the system starts one more thread"));
+        (Self { inbox }, outbox)
+    }
+
+    fn send(&self, message: Message) {
+        let sent = match self.inbox.try_send(message) {
+            Err(std_mpsc::TrySendError::Full(message)) => tokio::task::block_in_place(|| self.inbox.send(message)).is_ok(),
+            other => other.is_ok(),
+        };
+        if !sent {
+            tracing::debug!("the core has stopped");
+        }
+    }
+
+    pub(crate) fn input(&self, input: Input) {
+        self.send(Message::Input(input));
+    }
+
+    pub(crate) async fn command(&self, command: Command) -> Option<Result<Ack, Refusal>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Command(command, reply));
+        answer.await.ok()
+    }
+
+    /// Runs a question on the core's thread.
+    pub(crate) async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut NodeCore) -> T + Send + 'static) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Query(Box::new(move |core| drop(reply.send(question(core))))));
+        answer.await.ok()
+    }
+
+    pub(crate) async fn stop(&self) {
+        let (reply, done) = oneshot::channel();
+        self.send(Message::Stop(reply));
+        drop(tokio::time::timeout(Duration::from_secs(3), done).await);
+    }
+}
+
+fn run(mut core: NodeCore, messages: &std_mpsc::Receiver<Message>, effects: &mpsc::Sender<Effect>) {
+    let mut replies: BTreeMap<u64, oneshot::Sender<Result<Ack, Refusal>>> = BTreeMap::new();
+    let mut next_request = 0;
+    loop {
+        let wait = core.next_wake().map_or(Duration::from_secs(1), |wake| {
+            Duration::from_micros(wake.0.saturating_sub(now().mono.0)).min(Duration::from_secs(1))
+        });
+        let first = match messages.recv_timeout(wait) {
+            Ok(message) => Some(message),
+            Err(std_mpsc::RecvTimeoutError::Timeout) => None,
+            Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
+        };
+        let (mut inputs, mut stopped) = (Vec::new(), None);
+        let more = std::iter::from_fn(|| messages.try_recv().ok()).take(BATCH_MAX);
+        for message in first.into_iter().chain(more) {
+            match message {
+                Message::Input(input) => inputs.push(input),
+                Message::Command(command, reply) => {
+                    next_request += 1;
+                    replies.insert(next_request, reply);
+                    inputs.push(Input::Command { request: next_request, command });
+                }
+                Message::Query(question) => question(&mut core),
+                Message::Stop(done) => stopped = Some(done),
+            }
+        }
+        let mut out = Vec::new();
+        core.handle_all(now(), inputs, &mut out);
+        commit(&mut core);
+        for effect in out {
+            match effect {
+                Effect::Reply { request, result } => {
+                    if let Some(reply) = replies.remove(&request) {
+                        drop(reply.send(result));
+                    }
+                }
+                other => {
+                    if effects.blocking_send(other).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        if let Some(done) = stopped {
+            drop(done.send(()));
+            return;
+        }
+    }
+}
+
+/// Makes rows durable. While that fails nothing leaves this node: nothing is promised that could be lost.
+fn commit(core: &mut NodeCore) {
+    let shelf = core.replica_mut().shelf_mut();
+    while let Err(error) = shelf.commit() {
+        tracing::error!(error = format!("{error:#}"), "the store cannot be written; free some disk space");
+        std::thread::sleep(RETRY_COMMIT);
+    }
+}
+
+/// Opens streams for blobs.
+pub(crate) struct BlobDialer(pub(crate) NetHandle);
+
+impl Dialer for BlobDialer {
+    fn open(&self, node: NodeId) -> BoxFuture<'static, Result<BoxedStream, DialError>> {
+        let net = self.0.clone();
+        Box::pin(async move {
+            let stream = net.open_stream(node, Proto::Blobs).await.map_err(|e| DialError(e.to_string()))?;
+            Ok(Box::new(stream) as BoxedStream)
+        })
+    }
+}
+
+/// Tells the network who may speak.
+pub(crate) async fn set_members(shared: &Shared) {
+    let standing = shared.core.ask(|core| core.replica().roster().standing().map(|(n, _)| *n).collect::<std::collections::BTreeSet<_>>()).await;
+    let mut members = standing.unwrap_or_default();
+    if members.is_empty() {
+        members.extend(shared.bootstrap.read().expect("no writer panics").iter().copied());
+    }
+    members.remove(&shared.me);
+    shared.net.set_members(Arc::new(members));
+}
+
+pub(crate) async fn pump_net(shared: Arc<Shared>, mut events: mpsc::Receiver<NetEvent>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            NetEvent::Connected { node, .. } => shared.core.input(Input::Connected(node)),
+            NetEvent::Disconnected { node } => shared.core.input(Input::Disconnected(node)),
+            NetEvent::Message { from, bytes } => shared.core.input(Input::Message { from, bytes }),
+            NetEvent::Gossip { via, bytes, id } => {
+                shared.net.report(id, Verdict::Accept);
+                shared.core.input(Input::Gossip { via, bytes });
+            }
+            NetEvent::Stream { from, proto, stream } => match proto {
+                Proto::Blobs => {
+                    let blobs = shared.blobs.clone();
+                    tokio::spawn(async move { blobs.serve(Box::new(stream), from).await });
+                }
+                Proto::Logs => {
+                    tokio::spawn(logs::serve(Arc::clone(&shared), stream));
+                }
+                Proto::Repair => drop(stream),
+            },
+            NetEvent::Join { request, reply, .. } => {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move { drop(reply.send(join::admit(&shared, &request).await)) });
+            }
+            NetEvent::AddrsLearned { node, addrs } => {
+                drop(shared.core.ask(move |core| join::remember(core, node, &addrs)).await);
+            }
+            NetEvent::Listening(_) | NetEvent::Rtt { .. } => {}
+        }
+    }
+}
+
+pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receiver<Effect>) {
+    while let Some(effect) = effects.recv().await {
+        match effect {
+            Effect::Send(to, bytes) => {
+                if let Err(error) = shared.net.send(to, bytes) {
+                    tracing::debug!(%to, %error, "a message was not sent");
+                }
+            }
+            Effect::Gossip(bytes) => {
+                if let Err(error) = shared.net.gossip(bytes) {
+                    tracing::debug!(%error, "gossip was not sent");
+                }
+            }
+            Effect::Start { job, claim, spec, holders, resume } => {
+                tokio::spawn(exec::run(Arc::clone(&shared), exec::Work { job, claim, spec, holders, resume }));
+            }
+            Effect::Kill { job, claim, exit } => shared.cells.kill(job, claim, exit),
+            Effect::Secure { job, claim, artifacts, log, holders } => {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    let held = exec::secure(&shared, job, claim, &artifacts, log.as_ref(), &holders).await;
+                    shared.core.input(Input::Secured { job, claim, held });
+                });
+            }
+            Effect::RosterChanged => set_members(&shared).await,
+            Effect::Changed(docs) => {
+                for doc in docs {
+                    shared.events.push("changed", serde_json::json!({"doc": doc.to_string()}));
+                    if let Some(job) = doc.as_job() {
+                        logs::follow_own(&shared, job).await;
+                    }
+                }
+            }
+            Effect::Misbehaved(node, what) => tracing::warn!(%node, what, "a peer misbehaves"),
+            Effect::Reply { .. } => {}
+        }
+    }
+}

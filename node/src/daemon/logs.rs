@@ -1,0 +1,272 @@
+//! Logs across nodes: the submitter's node copies what runs for it while it runs; others copy on demand.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crdt::cbor;
+use crdt::ids::{JobId, NodeId};
+use crdt::job::{Exit, JobState, LogRef};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use web_gateway::api::{ApiError, LogItem, LogQuery, LogStream};
+
+use super::Shared;
+use super::views;
+use crate::blobs::{BlobRef, Pin};
+use crate::joblog::{FrameStream, JobLog, LogKey};
+use crate::net::{NetStream, Proto};
+
+const REQUEST_BYTES_MAX: u32 = 256;
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Interval in which a follower looks whether the run is over.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// Logs that are being copied here.
+#[derive(Default)]
+pub(crate) struct Follows {
+    keys: Mutex<BTreeSet<LogKey>>,
+}
+
+impl Follows {
+    fn begin(&self, key: LogKey) -> bool {
+        self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key)
+    }
+
+    fn end(&self, key: LogKey) {
+        self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&key);
+    }
+}
+
+/// Answers a request for a log: its bytes from an offset on, until it is complete.
+pub(super) async fn serve(shared: Arc<Shared>, mut stream: NetStream) {
+    let served = async {
+        let len = stream.read_u32().await?;
+        anyhow::ensure!(len <= REQUEST_BYTES_MAX, "the request is too long");
+        let mut request = vec![0; len as usize];
+        stream.read_exact(&mut request).await?;
+        let (job, attempt, start, mut offset): (JobId, u32, u32, u64) = cbor::decode(&request)?;
+        let key = LogKey { job, attempt, start };
+        anyhow::ensure!(shared.logs.path(key).exists(), "no such log here");
+        let log = shared.logs.log(key)?;
+        let mut length = log.follow();
+        loop {
+            let bytes = log.read_raw(offset, CHUNK_BYTES)?;
+            if bytes.is_empty() {
+                if length.borrow_and_update().sealed {
+                    break;
+                }
+                length.changed().await?;
+                continue;
+            }
+            offset += bytes.len() as u64;
+            stream.write_all(&bytes).await?;
+            stream.flush().await?;
+        }
+        stream.shutdown().await?;
+        anyhow::Ok(())
+    };
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a log was not served to its end");
+    }
+}
+
+/// Copies the logs of jobs that this node submitted.
+pub(super) async fn follow_own(shared: &Arc<Shared>, job: JobId) {
+    let me = shared.me;
+    let runs = shared.core.ask(move |core| {
+        let job = core.replica().cached_job(&job)?;
+        (job.spec()?.0 == &me).then(|| views::runs(job))
+    });
+    for run in runs.await.flatten().unwrap_or_default() {
+        if run.owner != me && run.started && run.log.is_none() {
+            copy(shared, run.key, run.owner);
+        }
+    }
+}
+
+/// Copies a log from its owner, unless that is under way.
+fn copy(shared: &Arc<Shared>, key: LogKey, owner: NodeId) {
+    if !shared.follows.begin(key) {
+        return;
+    }
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let copied = async {
+            let log = shared.logs.log(key)?;
+            let mut offset = log.len();
+            let mut stream = shared.net.open_stream(owner, Proto::Logs).await?;
+            let request = cbor::encode(&(key.job, key.attempt, key.start, offset));
+            stream.write_u32(u32::try_from(request.len())?).await?;
+            stream.write_all(&request).await?;
+            stream.flush().await?;
+            let mut buffer = vec![0; CHUNK_BYTES];
+            loop {
+                let read = stream.read(&mut buffer).await?;
+                if read == 0 {
+                    break;
+                }
+                log.append_raw(offset, &buffer[..read])?;
+                offset += read as u64;
+            }
+            anyhow::Ok(())
+        };
+        if let Err(error) = copied.await {
+            tracing::debug!(%error, "a log was not copied to its end");
+        }
+        shared.follows.end(key);
+    });
+}
+
+/// A job's output as a stream.
+pub(super) fn stream(shared: Arc<Shared>, job: JobId, query: LogQuery) -> web_gateway::api::Items<LogItem> {
+    let (items, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let mut reader = Reader { shared, job, query, items };
+        if let Err(error) = reader.read().await {
+            drop(reader.items.send(Err(ApiError::Internal(format!("{error:#}")))).await);
+        }
+    });
+    Box::pin(futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) }))
+}
+
+struct Reader {
+    shared: Arc<Shared>,
+    job: JobId,
+    query: LogQuery,
+    items: mpsc::Sender<Result<LogItem, ApiError>>,
+}
+
+impl Reader {
+    async fn look(&self) -> Option<(Vec<views::RunView>, Option<JobState>, Option<i32>, Option<String>)> {
+        let id = self.job;
+        self.shared.core.ask(move |core| {
+            let job = core.replica_mut().job(id)?;
+            Some((views::runs(job), job.state(), views::exit_code(job), views::reason(job)))
+        }).await.flatten()
+    }
+
+    async fn read(&mut self) -> anyhow::Result<()> {
+        let mut read: BTreeSet<(LogKey, NodeId)> = BTreeSet::new();
+        let mut waiting = String::new();
+        loop {
+            let Some((runs, state, exit, reason)) = self.look().await else { return Ok(()) };
+            let next = runs.into_iter().find(|run| {
+                run.started && !read.contains(&(run.key, run.owner)) && self.query.attempt.is_none_or(|a| a == run.key.attempt)
+            });
+            if let Some(run) = next {
+                read.insert((run.key, run.owner));
+                self.read_run(run).await?;
+                continue;
+            }
+            let is_final = state.is_some_and(JobState::is_final);
+            if is_final {
+                let state = views::state(state.unwrap_or(JobState::Failed));
+                self.send(LogItem::End { state, exit, reason }).await?;
+                return Ok(());
+            }
+            if !self.query.follow {
+                return Ok(());
+            }
+            if state == Some(JobState::Queued) {
+                let id = self.job;
+                let text = self.shared.core.ask(move |core| core.explain(id).map(|e| e.summary)).await.flatten().unwrap_or_default();
+                if text != waiting {
+                    waiting.clone_from(&text);
+                    self.send(LogItem::Waiting { text }).await?;
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn send(&self, item: LogItem) -> anyhow::Result<()> {
+        self.items.send(Ok(item)).await.map_err(|_| anyhow::anyhow!("the reader has gone"))
+    }
+
+    /// One run's output, to its end where that is known or awaited.
+    async fn read_run(&mut self, run: views::RunView) -> anyhow::Result<()> {
+        let (attempt, node) = (run.key.attempt, run.owner.to_string());
+        let state = web_gateway::api::AttemptState::Running;
+        self.send(LogItem::Attempt { attempt, task: run.key.start, node: node.clone(), state, exit: None }).await?;
+        let log = self.shared.logs.log(run.key)?;
+        let mut offset = 0;
+        let mut positions = std::collections::BTreeMap::new();
+        loop {
+            let runs = self.look().await.map(|(runs, ..)| runs).unwrap_or_default();
+            let Some(now) = runs.into_iter().find(|r| r.key == run.key && r.owner == run.owner) else { return Ok(()) };
+            if now.owner != self.shared.me {
+                match &now.log {
+                    Some(whole) => self.complete(&log, whole, now.owner).await?,
+                    None if !now.over => copy(&self.shared, now.key, now.owner),
+                    None => {}
+                }
+            }
+            loop {
+                let (frames, after) = log.read(offset, CHUNK_BYTES)?;
+                if frames.is_empty() {
+                    break;
+                }
+                offset = after;
+                for frame in frames {
+                    self.send_frame(attempt, frame, &mut positions).await?;
+                }
+            }
+            if now.over {
+                if now.lost {
+                    self.send(LogItem::Lost { attempt, task: run.key.start, node }).await?;
+                }
+                return Ok(());
+            }
+            if !self.query.follow {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn send_frame(
+        &self,
+        attempt: u32,
+        frame: crate::joblog::Frame,
+        positions: &mut std::collections::BTreeMap<(u32, bool), u64>,
+    ) -> anyhow::Result<()> {
+        if self.query.task.is_some_and(|task| task != frame.task) {
+            return Ok(());
+        }
+        let stderr = frame.stream != FrameStream::Stdout;
+        let position = positions.entry((frame.task, stderr)).or_insert(0);
+        let offset = *position;
+        *position += frame.bytes.len() as u64;
+        let stream = if stderr { LogStream::Stderr } else { LogStream::Stdout };
+        self.send(LogItem::Bytes { attempt, task: frame.task, stream, offset, bytes: Bytes::from(frame.bytes) }).await
+    }
+
+    /// Fills the local copy up to the whole log.
+    async fn complete(&self, log: &JobLog, whole: &LogRef, owner: NodeId) -> anyhow::Result<()> {
+        let have = usize::try_from(log.len())?;
+        let bytes = match whole {
+            LogRef::Inline(bytes) => Bytes::copy_from_slice(bytes),
+            LogRef::Blob(hash, size) => {
+                if have as u64 >= *size {
+                    return Ok(());
+                }
+                let blob = BlobRef { hash: *hash, size: *size };
+                if !self.shared.blobs.has(&blob) {
+                    self.shared.blobs.fetch(&blob, &[owner], &Pin::job(self.job), None).await?;
+                }
+                self.shared.blobs.read_all(&blob, *size).await?
+            }
+        };
+        if have < bytes.len() {
+            log.append_raw(have as u64, &bytes[have..])?;
+        }
+        Ok(())
+    }
+}
+
+/// The exit code of an ended task, where it has one.
+pub(super) fn code(exit: &Exit) -> Option<i32> {
+    exit.code()
+}

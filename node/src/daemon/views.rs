@@ -1,0 +1,194 @@
+//! Folds as they are shown.
+
+use crdt::ids::NodeId;
+use crdt::job::{AttemptState, Exit, Job, JobState, LogRef, Outcome};
+use web_gateway::api;
+
+use super::logs::code;
+use crate::joblog::LogKey;
+
+/// One claim's output: where it is, and whether more will come.
+#[derive(Debug, Clone)]
+pub(super) struct RunView {
+    pub(super) key: LogKey,
+    pub(super) owner: NodeId,
+    pub(super) started: bool,
+    pub(super) over: bool,
+    pub(super) lost: bool,
+    pub(super) log: Option<LogRef>,
+}
+
+/// The claims of a job that count, by attempt and range.
+pub(super) fn runs(job: &Job) -> Vec<RunView> {
+    job.claims()
+        .keys()
+        .filter(|claim| !job.is_void(claim))
+        .map(|claim| {
+            let run = job.run(claim);
+            let attempt = job.attempts(claim.range.start).into_iter().find(|a| a.id == *claim);
+            let lost = attempt.is_some_and(|a| a.state == AttemptState::Lost);
+            let key = LogKey { job: job.id, attempt: claim.attempt, start: claim.range.start };
+            let over = lost || run.is_some_and(|run| run.ended);
+            RunView { key, owner: claim.owner, started: run.is_some_and(|r| !r.tasks.is_empty()), over, lost, log: run.and_then(|r| r.log.clone()) }
+        })
+        .collect()
+}
+
+/// The code that a job ends with: 0, or that of its first task that did not succeed.
+pub(super) fn exit_code(job: &Job) -> Option<i32> {
+    match job.state()? {
+        JobState::Done => Some(0),
+        JobState::Cancelled => Some(130),
+        JobState::Queued | JobState::Claimed | JobState::Running => None,
+        JobState::Failed | JobState::Skipped => {
+            let failed = job.segments().iter().find(|s| s.state == JobState::Failed)?;
+            let task = failed.range.start;
+            let accepted = job.accepted(task)?;
+            let attempts = job.attempts(task);
+            let attempt = attempts.iter().find(|a| a.id.attempt == accepted.attempt && Some(a.id.owner) == accepted.node)?;
+            attempt.report.and_then(|r| r.2.as_ref()).and_then(|(_, exit)| code(exit))
+        }
+    }
+}
+
+/// What to tell people about how a job ended.
+pub(super) fn reason(job: &Job) -> Option<String> {
+    let accepted = job.segments().iter().find(|s| s.state.is_final() && s.state != JobState::Done);
+    let task = accepted?.range.start;
+    let accept = job.accepted(task)?;
+    if let Some(up) = accept.because {
+        return Some(format!("job {up} did not succeed"));
+    }
+    if !accept.reason.is_empty() {
+        return Some(accept.reason.clone());
+    }
+    let attempts = job.attempts(task);
+    let (_, exit) = attempts.iter().find(|a| a.id.attempt == accept.attempt)?.report?.2.as_ref()?;
+    match exit {
+        Exit::NotStarted(why) => Some(why.clone()),
+        Exit::Limit(kind) => Some(format!("it exceeded its {kind} limit")),
+        Exit::Timeout => Some("it ran longer than its timeout".into()),
+        Exit::Code(_) | Exit::Signal(_) | Exit::Cancelled | Exit::Returned => None,
+    }
+}
+
+/// The state's name in the API.
+pub(super) fn state(state: JobState) -> api::JobState {
+    match state {
+        JobState::Queued => api::JobState::Queued,
+        JobState::Claimed => api::JobState::Claimed,
+        JobState::Running => api::JobState::Running,
+        JobState::Done => api::JobState::Done,
+        JobState::Failed => api::JobState::Failed,
+        JobState::Cancelled => api::JobState::Cancelled,
+        JobState::Skipped => api::JobState::Skipped,
+    }
+}
+
+pub(super) fn attempt_state(state: AttemptState) -> api::AttemptState {
+    match state {
+        AttemptState::Claimed => api::AttemptState::Claimed,
+        AttemptState::Running => api::AttemptState::Running,
+        AttemptState::Done => api::AttemptState::Done,
+        AttemptState::Failed => api::AttemptState::Failed,
+        AttemptState::Cancelled => api::AttemptState::Cancelled,
+        AttemptState::Lost => api::AttemptState::Lost,
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+pub(super) fn time(ms: u64) -> String {
+    let stamp = jiff::Timestamp::from_millisecond(i64::try_from(ms).unwrap_or(i64::MAX)).unwrap_or(jiff::Timestamp::MAX);
+    format!("{stamp:.3}")
+}
+
+/// A path as text; what is not UTF-8 is replaced, the exact bytes stand beside it.
+pub(super) fn path(bytes: &[u8]) -> (String, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(data_encoding::BASE64.encode(bytes))),
+    }
+}
+
+/// A job with a window of its tasks.
+pub(super) fn job_view(job: &Job, from: u32, most: u32) -> Option<api::JobView> {
+    let (submitter, spec) = job.spec()?;
+    let tasks = spec.tasks();
+    let last = from.saturating_add(most).min(tasks);
+    let views = (from..last).map(|index| task_view(job, index)).collect();
+    Some(api::JobView {
+        id: job.id.to_string(),
+        state: state(job.state()?),
+        trace: spec.trace.to_string(),
+        submitter: submitter.to_string(),
+        person: Some(spec.person.to_string()),
+        name: (!spec.name.is_empty()).then(|| spec.name.clone()),
+        command: spec.command.clone(),
+        created: time(spec.created_ms),
+        ended: None,
+        labels: spec.labels.clone(),
+        after: spec.after.iter().map(ToString::to_string).collect(),
+        priority: job.priority(),
+        reason: reason(job),
+        provisional: false,
+        at_risk: job.accepted(0).is_some_and(|a| a.at_risk),
+        array: spec.array > 0,
+        tasks_total: tasks,
+        tasks: views,
+    })
+}
+
+fn task_view(job: &Job, index: u32) -> api::TaskView {
+    let accepted = job.accepted(index).filter(|a| a.outcome == Outcome::Done).map(|a| a.attempt);
+    let attempts = job.attempts(index).into_iter().map(|attempt| {
+        let ended = attempt.report.and_then(|r| r.2.as_ref());
+        let run = job.run(&attempt.id);
+        let signal = ended.and_then(|(_, exit)| if let Exit::Signal(s) = exit { Some(*s) } else { None });
+        api::AttemptView {
+            attempt: attempt.id.attempt,
+            node: attempt.id.owner.to_string(),
+            state: attempt_state(attempt.state),
+            started: attempt.report.map(|r| time(r.1)),
+            ended: ended.map(|(at, _)| time(*at)),
+            exit: ended.and_then(|(_, exit)| code(exit)),
+            signal,
+            reason: None,
+            duplicate: !attempt.award,
+            cost_micros: run.map(|r| r.cost_micros),
+            artifacts: run.map(|r| artifacts(r, attempt.id.attempt, index)).unwrap_or_default(),
+        }
+    });
+    let attempts = attempts.collect();
+    let state_now = job.task_state(index).map_or(JobState::Queued, |s| s.state);
+    api::TaskView { index, state: state(state_now), accepted_attempt: accepted, attempts }
+}
+
+fn artifacts(run: &crdt::job::RunReport, attempt: u32, task: u32) -> Vec<api::ArtifactView> {
+    run.artifacts
+        .iter()
+        .filter(|a| a.task == task)
+        .map(|a| {
+            let (text, path_base64) = path(&a.path);
+            api::ArtifactView { path: text, path_base64, blob: a.blob.to_string(), size: a.size, executable: a.executable, task, attempt }
+        })
+        .collect()
+}
+
+/// Per task the files of the accepted attempt, else of the newest that has any.
+pub(super) fn job_artifacts(job: &Job) -> Vec<(api::ArtifactView, NodeId)> {
+    let tasks = job.spec().map_or(0, |(_, spec)| spec.tasks());
+    let mut found = Vec::new();
+    for task in 0..tasks {
+        let accepted = job.accepted(task).map(|a| (a.attempt, a.node));
+        let attempts = job.attempts(task);
+        let chosen = attempts.iter().find(|a| accepted == Some((a.id.attempt, Some(a.id.owner))));
+        let with_files = |a: &&crdt::job::Attempt<'_>| job.run(&a.id).is_some_and(|r| r.artifacts.iter().any(|f| f.task == task));
+        let chosen = chosen.or_else(|| attempts.iter().rev().find(with_files));
+        if let Some(attempt) = chosen
+            && let Some(run) = job.run(&attempt.id)
+        {
+            found.extend(artifacts(run, attempt.id.attempt, task).into_iter().map(|a| (a, attempt.id.owner)));
+        }
+    }
+    found
+}

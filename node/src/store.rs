@@ -1,0 +1,268 @@
+//! The shelf on redb: rows are seen by reads at once and made durable in groups.
+//!
+//! One thread owns it. [`RedbShelf::commit`] writes everything that was put since the last commit in one transaction.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use crdt::shelf::{Shelf, Table, Write};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+
+/// Version of the tables' contents. A store with a higher one is left alone.
+const SCHEMA: u64 = 1;
+const SCHEMA_ROW: &[u8] = b"schema";
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
+
+type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+const fn definition(table: Table) -> Definition {
+    TableDefinition::new(match table {
+        Table::Bundles => "bundles",
+        Table::Registers => "registers",
+        Table::Notes => "notes",
+        Table::Feeds => "feeds",
+        Table::Buckets => "buckets",
+        Table::Jobs => "jobs",
+        Table::OpenJobs => "open_jobs",
+        Table::JobsByTime => "jobs_by_time",
+        Table::Forks => "forks",
+        Table::Peers => "peers",
+        Table::Meta => "meta",
+    })
+}
+
+/// A shelf in a redb file.
+pub struct RedbShelf {
+    db: Database,
+    read: ReadTransaction,
+    fresh: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+}
+
+impl std::fmt::Debug for RedbShelf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedbShelf").field("fresh", &self.fresh.len()).finish_non_exhaustive()
+    }
+}
+
+/// A shelf and what had to be done to open it.
+#[derive(Debug)]
+pub struct OpenedShelf {
+    /// The shelf.
+    pub shelf: RedbShelf,
+    /// Where a damaged store was moved.
+    pub moved_to: Option<PathBuf>,
+}
+
+impl RedbShelf {
+    /// Opens the store at `path`, which is made when it is missing. A damaged one is moved aside, never deleted.
+    ///
+    /// # Errors
+    /// The file cannot be made, or its schema is newer than this binary's.
+    pub fn open(path: &Path) -> anyhow::Result<OpenedShelf> {
+        match Self::open_at(path) {
+            Ok(shelf) => Ok(OpenedShelf { shelf, moved_to: None }),
+            Err(Unopened::Refused(error)) => Err(error),
+            Err(Unopened::Damaged(reason)) => {
+                let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+                let mut name = path.as_os_str().to_owned();
+                name.push(format!(".damaged-{stamp}"));
+                let aside = PathBuf::from(name);
+                tracing::error!(%reason, moved_to = %aside.display(), "the store is damaged and is begun anew");
+                std::fs::rename(path, &aside).with_context(|| format!("moving the damaged store {} aside", path.display()))?;
+                match Self::open_at(path) {
+                    Ok(shelf) => Ok(OpenedShelf { shelf, moved_to: Some(aside) }),
+                    Err(Unopened::Refused(error)) => Err(error),
+                    Err(Unopened::Damaged(reason)) => anyhow::bail!("the store cannot be made: {reason}"),
+                }
+            }
+        }
+    }
+
+    fn open_at(path: &Path) -> Result<Self, Unopened> {
+        let opened = Database::builder().set_cache_size(CACHE_BYTES).create(path);
+        let db = match opened {
+            Ok(db) => db,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+                return Err(Unopened::Refused(anyhow::anyhow!("another process has {} open", path.display())));
+            }
+            Err(redb::DatabaseError::Storage(redb::StorageError::Io(e)))
+                if !matches!(e.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof) =>
+            {
+                return Err(Unopened::Refused(anyhow::Error::new(e).context(format!("opening {}", path.display()))));
+            }
+            Err(e) => return Err(Unopened::Damaged(e.to_string())),
+        };
+        let prepared = Self::prepare(&db).map_err(|e| Unopened::Damaged(format!("{e:#}")))?;
+        if prepared > SCHEMA {
+            return Err(Unopened::Refused(anyhow::anyhow!(
+                "{} was written by a newer v6 (schema {prepared}, this one knows {SCHEMA}): start that version again",
+                path.display()
+            )));
+        }
+        let read = db.begin_read().map_err(|e| Unopened::Damaged(e.to_string()))?;
+        Ok(Self { db, read, fresh: BTreeMap::new() })
+    }
+
+    /// Makes the tables; answers the schema's version.
+    fn prepare(db: &Database) -> anyhow::Result<u64> {
+        let mut write = db.begin_write()?;
+        write.set_quick_repair(true);
+        for table in Table::ALL {
+            write.open_table(definition(table))?;
+        }
+        let version = {
+            let mut meta = write.open_table(definition(Table::Meta))?;
+            let known = meta.get(SCHEMA_ROW)?.and_then(|row| row.value().try_into().ok()).map(u64::from_be_bytes);
+            if known.is_none() {
+                meta.insert(SCHEMA_ROW, &SCHEMA.to_be_bytes()[..])?;
+            }
+            known.unwrap_or(SCHEMA)
+        };
+        write.commit()?;
+        Ok(version)
+    }
+
+    /// Whether anything waits for [`RedbShelf::commit`].
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// Makes everything durable that was put. On an error nothing is lost: the next call tries again.
+    ///
+    /// # Errors
+    /// The store cannot be written (a full disk, say).
+    pub fn commit(&mut self) -> anyhow::Result<()> {
+        if self.fresh.is_empty() {
+            return Ok(());
+        }
+        let mut write = self.db.begin_write()?;
+        write.set_quick_repair(true);
+        for table in Table::ALL {
+            let rows = self.fresh.range((table, Vec::new())..).take_while(|((t, _), _)| *t == table);
+            let mut rows = rows.peekable();
+            if rows.peek().is_none() {
+                continue;
+            }
+            let mut open = write.open_table(definition(table))?;
+            for ((_, key), value) in rows {
+                match value {
+                    Some(value) => open.insert(&key[..], &value[..])?,
+                    None => open.remove(&key[..])?,
+                };
+            }
+        }
+        write.commit()?;
+        self.read = self.db.begin_read()?;
+        self.fresh.clear();
+        Ok(())
+    }
+
+    fn stored(&self, table: Table, from: &[u8], prefix: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let open = self.read.open_table(definition(table)).expect("made at opening");
+        let rows = open.range::<&[u8]>(from..).expect("the store is readable");
+        rows.map(|row| row.expect("the store is readable"))
+            .take_while(|(key, _)| key.value().starts_with(prefix))
+            .take(limit)
+            .map(|(key, value)| (key.value().to_vec(), value.value().to_vec()))
+            .collect()
+    }
+}
+
+enum Unopened {
+    Refused(anyhow::Error),
+    Damaged(String),
+}
+
+impl Shelf for RedbShelf {
+    fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
+        if let Some(fresh) = self.fresh.get(&(table, key.to_vec())) {
+            return fresh.clone();
+        }
+        let open = self.read.open_table(definition(table)).expect("made at opening");
+        open.get(key).expect("the store is readable").map(|row| row.value().to_vec())
+    }
+
+    fn scan(&self, table: Table, prefix: &[u8], from: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let fresh: BTreeMap<&[u8], Option<&[u8]>> = self
+            .fresh
+            .range((table, from.to_vec())..)
+            .take_while(|((t, key), _)| *t == table && key.starts_with(prefix))
+            .map(|((_, key), value)| (key.as_slice(), value.as_deref()))
+            .collect();
+        let mut rows = self.stored(table, from, prefix, limit.saturating_add(fresh.len()));
+        let cut = rows.len() == limit.saturating_add(fresh.len());
+        let last = rows.last().map(|(key, _)| key.clone());
+        rows.retain(|(key, _)| !fresh.contains_key(key.as_slice()));
+        for (key, value) in fresh {
+            let beyond = cut && last.as_deref().is_some_and(|last| key > last);
+            if let Some(value) = value.filter(|_| !beyond) {
+                rows.push((key.to_vec(), value.to_vec()));
+            }
+        }
+        rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        rows.truncate(limit);
+        rows
+    }
+
+    fn scan_back(&self, table: Table, before: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let end = if before.is_empty() { vec![0xff; 64] } else { before.to_vec() };
+        let fresh: Vec<(&Vec<u8>, &Option<Vec<u8>>)> = self
+            .fresh
+            .range((table, Vec::new())..(table, end.clone()))
+            .map(|((_, key), value)| (key, value))
+            .collect();
+        let open = self.read.open_table(definition(table)).expect("made at opening");
+        let range = open.range::<&[u8]>(..&end[..]).expect("the store is readable").rev();
+        let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = range
+            .take(limit + fresh.len())
+            .map(|row| row.expect("the store is readable"))
+            .map(|(key, value)| (key.value().to_vec(), value.value().to_vec()))
+            .collect();
+        for (key, value) in fresh {
+            match value {
+                Some(value) => rows.insert(key.clone(), value.clone()),
+                None => rows.remove(key),
+            };
+        }
+        rows.into_iter().rev().take(limit).collect()
+    }
+
+    fn put(&mut self, (table, key, value): Write) {
+        self.fresh.insert((table, key), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_seen_before_and_after_the_commit_and_after_reopening() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("v6.redb");
+        let mut shelf = RedbShelf::open(&path).expect("opens").shelf;
+        for at in 0u8..10 {
+            shelf.put((Table::Jobs, vec![1, at], Some(vec![at])));
+        }
+        assert_eq!(shelf.scan(Table::Jobs, &[1], &[1, 3], 2), [(vec![1, 3], vec![3]), (vec![1, 4], vec![4])]);
+        shelf.commit().expect("commits");
+        shelf.put((Table::Jobs, vec![1, 4], None));
+        assert_eq!(shelf.scan(Table::Jobs, &[1], &[1, 3], 2), [(vec![1, 3], vec![3]), (vec![1, 5], vec![5])]);
+        assert_eq!(shelf.scan_back(Table::Jobs, &[1, 6], 2), [(vec![1, 5], vec![5]), (vec![1, 3], vec![3])]);
+        shelf.commit().expect("commits");
+        drop(shelf);
+        let shelf = RedbShelf::open(&path).expect("opens again").shelf;
+        assert_eq!(shelf.all(Table::Jobs, &[1]).len(), 9);
+    }
+
+    #[test]
+    fn a_damaged_store_is_moved_aside() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("v6.redb");
+        std::fs::write(&path, vec![7; 8192]).expect("writes");
+        let opened = RedbShelf::open(&path).expect("begins anew");
+        assert!(opened.moved_to.is_some_and(|aside| aside.exists()));
+    }
+}
