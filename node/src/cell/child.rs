@@ -1,6 +1,6 @@
 //! The cell's own side: `v6 cell`, which confines itself, runs tasks and ends with its node.
 //!
-//! It speaks the frames of [`super::wire`] on stdin and stdout and is useless to start by hand.
+//! It speaks the frames of `wire` on stdin and stdout and is useless to start by hand.
 
 #[cfg(target_os = "linux")]
 mod descendants;

@@ -85,7 +85,7 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 #[cfg(not(unix))]
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let path = path.canonicalize()?;
-    let disks = sysinfo::Disks::new_with_refreshed_list();
+    let disks = sysinfo::Disks::new_with_refreshed_list().map_err(|e| io::Error::other(e.to_string()))?;
     let plain = path.to_string_lossy().trim_start_matches(r"\\?\").to_owned();
     let of = disks.iter().filter(|disk| Path::new(&plain).starts_with(disk.mount_point()));
     let nearest = of.max_by_key(|disk| disk.mount_point().as_os_str().len());

@@ -153,6 +153,7 @@ pub async fn gone(pid: u32) -> bool {
     false
 }
 
+#[cfg(unix)]
 pub fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
