@@ -42,21 +42,13 @@ impl Change {
     #[must_use]
     pub fn register<T: Serialize>(doc: DocId, key: &Key, value: &T) -> Self {
         let body = RegisterBody(key.to_string(), ByteBuf::from(cbor::encode(value)));
-        Self {
-            doc,
-            kind: ChangeKind::Register,
-            body: cbor::encode(&body).into(),
-        }
+        Self { doc, kind: ChangeKind::Register, body: cbor::encode(&body).into() }
     }
 
     /// A change of a notebook.
     #[must_use]
     pub fn notebook(doc: DocId, change: Vec<u8>) -> Self {
-        Self {
-            doc,
-            kind: ChangeKind::Notebook,
-            body: change.into(),
-        }
+        Self { doc, kind: ChangeKind::Notebook, body: change.into() }
     }
 }
 
@@ -92,15 +84,7 @@ pub struct Header {
 }
 
 #[derive(Serialize, Deserialize)]
-struct WireHeader(
-    String,
-    MeshId,
-    NodeId,
-    u64,
-    BundleHash,
-    u64,
-    Vec<(DocId, u8, ByteArray<32>)>,
-);
+struct WireHeader(String, MeshId, NodeId, u64, BundleHash, u64, Vec<(DocId, u8, ByteArray<32>)>);
 
 #[derive(Serialize, Deserialize)]
 struct WireBundle(ByteBuf, ByteArray<64>, Vec<Option<ByteBuf>>);
@@ -166,58 +150,24 @@ impl Bundle {
     ///
     /// The caller keeps within [`BUNDLE_CHANGES_MAX`] and [`BUNDLE_BYTES_MAX`].
     #[must_use]
-    pub fn sign(
-        key: &SigningKey,
-        mesh: MeshId,
-        seq: u64,
-        prev: BundleHash,
-        hlc: u64,
-        changes: &[Change],
-    ) -> Self {
+    pub fn sign(key: &SigningKey, mesh: MeshId, seq: u64, prev: BundleHash, hlc: u64, changes: &[Change]) -> Self {
         let author = NodeId(key.verifying_key().to_bytes());
         let refs: Vec<ChangeRef> = changes
             .iter()
-            .map(|c| ChangeRef {
-                doc: c.doc,
-                kind: c.kind,
-                hash: *blake3::hash(&c.body).as_bytes(),
-            })
+            .map(|c| ChangeRef { doc: c.doc, kind: c.kind, hash: *blake3::hash(&c.body).as_bytes() })
             .collect();
-        let header = Header {
-            mesh,
-            author,
-            seq,
-            prev,
-            hlc,
-            changes: refs,
-        };
+        let header = Header { mesh, author, seq, prev, hlc, changes: refs };
         let bytes = header.encode();
         let signature = key.sign(&bytes).to_bytes();
         let hash = BundleHash(*blake3::hash(&bytes).as_bytes());
-        let bodies = changes
-            .iter()
-            .map(|c| Some(ByteBuf::from(c.body.to_vec())))
-            .collect();
-        let wire = cbor::encode(&WireBundle(
-            ByteBuf::from(bytes),
-            ByteArray::new(signature),
-            bodies,
-        ))
-        .into();
+        let bodies = changes.iter().map(|c| Some(ByteBuf::from(c.body.to_vec()))).collect();
+        let wire = cbor::encode(&WireBundle(ByteBuf::from(bytes), ByteArray::new(signature), bodies)).into();
         let bodies = changes
             .iter()
             .enumerate()
-            .map(|(at, c)| {
-                read_body(at, author, c.doc, c.kind, &c.body)
-                    .expect("our own change obeys the grammar")
-            })
+            .map(|(at, c)| read_body(at, author, c.doc, c.kind, &c.body).expect("our own change obeys the grammar"))
             .collect();
-        Self {
-            header,
-            hash,
-            bodies,
-            wire,
-        }
+        Self { header, hash, bodies, wire }
     }
 
     /// Decodes and verifies a bundle.
@@ -229,21 +179,14 @@ impl Bundle {
             return Err(BundleError::TooLarge(wire.len()));
         }
         let WireBundle(header_bytes, signature, raw_bodies) =
-            ciborium::de::from_reader_with_recursion_limit(
-                &wire[..],
-                crate::limits::CBOR_DEPTH_MAX,
-            )
-            .map_err(|e| BundleError::Format(e.to_string()))?;
+            ciborium::de::from_reader_with_recursion_limit(&wire[..], crate::limits::CBOR_DEPTH_MAX)
+                .map_err(|e| BundleError::Format(e.to_string()))?;
         let header = Header::decode(&header_bytes)?;
         if raw_bodies.len() != header.changes.len() {
-            return Err(BundleError::Format(
-                "bodies and changes differ in number".into(),
-            ));
+            return Err(BundleError::Format("bodies and changes differ in number".into()));
         }
-        let key = VerifyingKey::from_bytes(header.author.as_bytes())
-            .map_err(|_| BundleError::Signature)?;
-        key.verify(&header_bytes, &Signature::from_bytes(&signature))
-            .map_err(|_| BundleError::Signature)?;
+        let key = VerifyingKey::from_bytes(header.author.as_bytes()).map_err(|_| BundleError::Signature)?;
+        key.verify(&header_bytes, &Signature::from_bytes(&signature)).map_err(|_| BundleError::Signature)?;
         let mut bodies = Vec::with_capacity(raw_bodies.len());
         for (at, (change, raw)) in header.changes.iter().zip(raw_bodies).enumerate() {
             bodies.push(match raw {
@@ -255,12 +198,7 @@ impl Bundle {
             });
         }
         let hash = BundleHash(*blake3::hash(&header_bytes).as_bytes());
-        Ok(Self {
-            header,
-            hash,
-            bodies,
-            wire,
-        })
+        Ok(Self { header, hash, bodies, wire })
     }
 
     /// The same bundle without its bodies: the chain still verifies.
@@ -274,20 +212,8 @@ impl Bundle {
 
 impl Header {
     fn encode(&self) -> Vec<u8> {
-        let changes = self
-            .changes
-            .iter()
-            .map(|c| (c.doc, c.kind as u8, ByteArray::new(c.hash)))
-            .collect();
-        cbor::encode(&WireHeader(
-            DOMAIN.into(),
-            self.mesh,
-            self.author,
-            self.seq,
-            self.prev,
-            self.hlc,
-            changes,
-        ))
+        let changes = self.changes.iter().map(|c| (c.doc, c.kind as u8, ByteArray::new(c.hash))).collect();
+        cbor::encode(&WireHeader(DOMAIN.into(), self.mesh, self.author, self.seq, self.prev, self.hlc, changes))
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, BundleError> {
@@ -305,48 +231,25 @@ impl Header {
                 (1, DocKind::Roster | DocKind::Job | DocKind::Feed) => ChangeKind::Register,
                 (2, DocKind::Note) => ChangeKind::Notebook,
                 _ => {
-                    return Err(BundleError::Format(
-                        "this kind of change does not fit its document".into(),
-                    ));
+                    return Err(BundleError::Format("this kind of change does not fit its document".into()));
                 }
             };
-            changes.push(ChangeRef {
-                doc,
-                kind,
-                hash: hash.into_array(),
-            });
+            changes.push(ChangeRef { doc, kind, hash: hash.into_array() });
         }
-        Ok(Self {
-            mesh,
-            author,
-            seq,
-            prev,
-            hlc,
-            changes,
-        })
+        Ok(Self { mesh, author, seq, prev, hlc, changes })
     }
 }
 
-fn read_body(
-    at: usize,
-    author: NodeId,
-    doc: DocId,
-    kind: ChangeKind,
-    raw: &[u8],
-) -> Result<Body, BundleError> {
+fn read_body(at: usize, author: NodeId, doc: DocId, kind: ChangeKind, raw: &[u8]) -> Result<Body, BundleError> {
     match kind {
         ChangeKind::Notebook => Ok(Body::Notebook(Bytes::copy_from_slice(raw))),
         ChangeKind::Register => {
-            let RegisterBody(text, value) =
-                cbor::decode(raw).map_err(|_| BundleError::Value(at))?;
+            let RegisterBody(text, value) = cbor::decode(raw).map_err(|_| BundleError::Value(at))?;
             let key = Key::parse(doc, author, &text).map_err(|e| BundleError::Key(at, e))?;
             if value.len() > VALUE_BYTES_MAX || cbor::check(&value).is_err() {
                 return Err(BundleError::Value(at));
             }
-            Ok(Body::Register {
-                key,
-                value: value.into_vec().into(),
-            })
+            Ok(Body::Register { key, value: value.into_vec().into() })
         }
     }
 }
@@ -358,11 +261,7 @@ mod tests {
 
     fn bundle() -> Bundle {
         let key = SigningKey::from_bytes(&[3; 32]);
-        let changes = [Change::register(
-            DocId::job(JobId([1; 16])),
-            &Key::Control(0),
-            &"cancel",
-        )];
+        let changes = [Change::register(DocId::job(JobId([1; 16])), &Key::Control(0), &"cancel")];
         Bundle::sign(&key, MeshId([9; 32]), 1, BundleHash::ZERO, 5, &changes)
     }
 
@@ -376,10 +275,7 @@ mod tests {
     fn a_pruned_bundle_keeps_its_hash() {
         let bundle = bundle();
         let pruned = Bundle::decode(bundle.pruned()).expect("the signature covers the header only");
-        assert_eq!(
-            (pruned.hash, &pruned.bodies[..]),
-            (bundle.hash, &[Body::Pruned][..])
-        );
+        assert_eq!((pruned.hash, &pruned.bodies[..]), (bundle.hash, &[Body::Pruned][..]));
     }
 
     #[test]
@@ -391,9 +287,9 @@ mod tests {
             let decoded = Bundle::decode(bytes.into());
             assert!(
                 decoded.is_err()
-                    || decoded.as_ref().is_ok_and(|b| b.header == bundle.header
-                        && b.hash == bundle.hash
-                        && b.bodies == bundle.bodies),
+                    || decoded
+                        .as_ref()
+                        .is_ok_and(|b| b.header == bundle.header && b.hash == bundle.hash && b.bodies == bundle.bodies),
                 "byte {at}: {decoded:?}"
             );
         }
@@ -403,11 +299,7 @@ mod tests {
     fn a_body_under_another_document_is_refused() {
         let one = bundle();
         let key = SigningKey::from_bytes(&[3; 32]);
-        let other = [Change::register(
-            DocId::job(JobId([2; 16])),
-            &Key::Control(1),
-            &"cancel",
-        )];
+        let other = [Change::register(DocId::job(JobId([2; 16])), &Key::Control(1), &"cancel")];
         let two = Bundle::sign(&key, MeshId([9; 32]), 1, BundleHash::ZERO, 5, &other);
         let WireBundle(header, signature, _) = ciborium::from_reader(&one.wire[..]).expect("own");
         let WireBundle(_, _, bodies) = ciborium::from_reader(&two.wire[..]).expect("own");

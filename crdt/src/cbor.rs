@@ -39,8 +39,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 /// [`CborError`]: the bytes are not such a value, or are another form of one.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CborError> {
     let tree = parse(bytes)?;
-    tree.deserialized()
-        .map_err(|e| CborError::Format(e.to_string()))
+    tree.deserialized().map_err(|e| CborError::Format(e.to_string()))
 }
 
 /// Checks that bytes are one canonical value, of whatever type.
@@ -77,9 +76,7 @@ fn is_irregular(value: &Value) -> bool {
         Value::Array(items) => items.iter().any(is_irregular),
         Value::Map(pairs) => {
             pairs.windows(2).any(|two| two[0].0 == two[1].0)
-                || pairs
-                    .iter()
-                    .any(|(k, v)| is_irregular(k) || is_irregular(v))
+                || pairs.iter().any(|(k, v)| is_irregular(k) || is_irregular(v))
         }
         Value::Tag(_, inner) => is_irregular(inner),
         _ => false,
@@ -120,10 +117,7 @@ mod tests {
     fn other_forms_of_a_value_are_refused() {
         assert_eq!(decode::<u8>(&[0x05]), Ok(5));
         assert_eq!(decode::<u8>(&[0x18, 0x05]), Err(CborError::NotCanonical));
-        assert_eq!(
-            check(&[0xa2, 0x61, b'b', 1, 0x61, b'a', 2]),
-            Err(CborError::NotCanonical)
-        );
+        assert_eq!(check(&[0xa2, 0x61, b'b', 1, 0x61, b'a', 2]), Err(CborError::NotCanonical));
         assert_eq!(check(&[0x05, 0x05]), Err(CborError::NotCanonical));
         assert_eq!(check(&[0xf9, 0x3c, 0x00]), Err(CborError::NotCanonical));
         assert!(matches!(check(&[0x81; 4096]), Err(CborError::Format(_))));

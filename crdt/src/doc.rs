@@ -35,32 +35,20 @@ impl DocId {
     /// Bytes of a document's name on the wire.
     pub const LEN: usize = 17;
     /// The one roster.
-    pub const ROSTER: Self = Self {
-        kind: DocKind::Roster,
-        id: [0; 16],
-    };
+    pub const ROSTER: Self = Self { kind: DocKind::Roster, id: [0; 16] };
     /// The one document of feeds' statements about themselves.
-    pub const FEED: Self = Self {
-        kind: DocKind::Feed,
-        id: [0; 16],
-    };
+    pub const FEED: Self = Self { kind: DocKind::Feed, id: [0; 16] };
 
     /// The document of a job.
     #[must_use]
     pub const fn job(id: JobId) -> Self {
-        Self {
-            kind: DocKind::Job,
-            id: id.0,
-        }
+        Self { kind: DocKind::Job, id: id.0 }
     }
 
     /// The document of a notebook.
     #[must_use]
     pub const fn note(id: NoteId) -> Self {
-        Self {
-            kind: DocKind::Note,
-            id: id.0,
-        }
+        Self { kind: DocKind::Note, id: id.0 }
     }
 
     /// The name's bytes: kind, then id.
@@ -170,10 +158,7 @@ impl TaskRange {
 
     fn parse(text: &str) -> Option<Self> {
         let (start, end) = text.split_once('-')?;
-        let range = Self {
-            start: number(start)?,
-            end: number(end)?,
-        };
+        let range = Self { start: number(start)?, end: number(end)? };
         (range.start < range.end && range.end <= TASKS_PER_JOB_MAX).then_some(range)
     }
 }
@@ -251,9 +236,7 @@ impl Key {
         }
         .ok_or(KeyError::Grammar)?;
         match &key {
-            Self::Lost(_, _, node) | Self::Recover(node) if *node != author => {
-                Err(KeyError::Foreign)
-            }
+            Self::Lost(_, _, node) | Self::Recover(node) if *node != author => Err(KeyError::Foreign),
             _ => Ok(key),
         }
     }
@@ -307,9 +290,7 @@ fn job_key(head: &str, rest: &[&str]) -> Option<Key> {
         ("control", [n]) => Key::Control(number(n)?),
         ("claim", [n, range]) => Key::Claim(attempt(n)?, TaskRange::parse(range)?),
         ("run", [n, range]) => Key::Run(attempt(n)?, TaskRange::parse(range)?),
-        ("lost", [n, range, node]) => {
-            Key::Lost(attempt(n)?, TaskRange::parse(range)?, node.parse().ok()?)
-        }
+        ("lost", [n, range, node]) => Key::Lost(attempt(n)?, TaskRange::parse(range)?, node.parse().ok()?),
         ("accept", [range]) => Key::Accept(TaskRange::parse(range)?),
         _ => return None,
     })
@@ -336,25 +317,11 @@ mod tests {
     #[test]
     fn a_key_has_one_spelling() {
         let range = TaskRange { start: 0, end: 10 };
-        for key in [
-            Key::Claim(1, range),
-            Key::Lost(2, range, ME),
-            Key::Accept(range),
-            Key::Spec,
-            Key::Control(0),
-        ] {
+        for key in [Key::Claim(1, range), Key::Lost(2, range, ME), Key::Accept(range), Key::Spec, Key::Control(0)] {
             assert_eq!(Key::parse(JOB, ME, &key.to_string()), Ok(key));
         }
-        for text in [
-            "claim/01/0-1",
-            "claim/1/1-1",
-            "claim/0/0-1",
-            "claim/1/0-01",
-            "claim/+1/0-1",
-            "spec/",
-            "",
-            "claim",
-        ] {
+        for text in ["claim/01/0-1", "claim/1/1-1", "claim/0/0-1", "claim/1/0-01", "claim/+1/0-1", "spec/", "", "claim"]
+        {
             assert_eq!(Key::parse(JOB, ME, text), Err(KeyError::Grammar), "{text}");
         }
     }
@@ -367,10 +334,7 @@ mod tests {
 
     #[test]
     fn a_key_of_another_kind_of_document_is_refused() {
-        assert_eq!(
-            Key::parse(DocId::ROSTER, ME, "spec"),
-            Err(KeyError::Grammar)
-        );
+        assert_eq!(Key::parse(DocId::ROSTER, ME, "spec"), Err(KeyError::Grammar));
         assert_eq!(Key::parse(JOB, ME, "mesh"), Err(KeyError::Grammar));
     }
 }

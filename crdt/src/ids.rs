@@ -148,13 +148,7 @@ mod tests {
 
     #[test]
     fn a_wrong_text_says_what_is_wrong() {
-        assert_eq!(
-            "ab".parse::<JobId>(),
-            Err(ParseIdError::Length {
-                expected: 32,
-                got: 2
-            })
-        );
+        assert_eq!("ab".parse::<JobId>(), Err(ParseIdError::Length { expected: 32, got: 2 }));
         assert_eq!("Z".repeat(32).parse::<JobId>(), Err(ParseIdError::Alphabet));
     }
 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 pub use fold::{Attempt, AttemptState, JobState, Segment, TaskState, Waiting, rendezvous};
 pub use values::{
-    Accept, ArtifactRef, Basis, Claim, Control, ControlOp, Exit, JobSpec, LogRef, Lost, Outcome,
-    RunReport, TaskReport, job_id_of_key,
+    Accept, ArtifactRef, Basis, Claim, Control, ControlOp, Exit, JobSpec, LogRef, Lost, Outcome, RunReport, TaskReport,
+    job_id_of_key,
 };
 
 use crate::cbor;
@@ -88,34 +88,14 @@ impl Job {
             Key::Spec => put(&mut self.specs, author, seq, value, Arc::new),
             Key::Control(n) => put(&mut self.controls, (author, *n), seq, value, |v| v),
             Key::Claim(attempt, range) => {
-                put(
-                    &mut self.claims,
-                    ClaimId {
-                        attempt: *attempt,
-                        range: *range,
-                        owner: author,
-                    },
-                    seq,
-                    value,
-                    |v| v,
-                );
+                put(&mut self.claims, ClaimId { attempt: *attempt, range: *range, owner: author }, seq, value, |v| v);
             }
             Key::Run(attempt, range) => {
-                let id = ClaimId {
-                    attempt: *attempt,
-                    range: *range,
-                    owner: author,
-                };
+                let id = ClaimId { attempt: *attempt, range: *range, owner: author };
                 put(&mut self.runs, id, seq, value, |v: RunReport| v);
             }
             Key::Lost(attempt, range, node) => {
-                put(
-                    &mut self.losts,
-                    (*attempt, *range, *node),
-                    seq,
-                    value,
-                    |v| v,
-                );
+                put(&mut self.losts, (*attempt, *range, *node), seq, value, |v| v);
             }
             Key::Accept(range) => put(&mut self.accepts, (author, *range), seq, value, |v| v),
             Key::Mesh
@@ -149,9 +129,7 @@ impl Job {
     #[must_use]
     pub fn spec(&self) -> Option<(&NodeId, &Arc<JobSpec>)> {
         let submitter = self.view.submitter.as_ref()?;
-        self.specs
-            .get_key_value(submitter)
-            .map(|(node, spec)| (node, &spec.value))
+        self.specs.get_key_value(submitter).map(|(node, spec)| (node, &spec.value))
     }
 
     /// Claims by attempt, range and owner, the void ones too.
@@ -169,9 +147,7 @@ impl Job {
     /// Who declared a claim lost.
     pub fn lost_by<'a>(&'a self, id: &'a ClaimId) -> impl Iterator<Item = NodeId> + 'a {
         self.losts
-            .range(
-                (id.attempt, id.range, NodeId::ZERO)..=(id.attempt, id.range, NodeId([0xff; 32])),
-            )
+            .range((id.attempt, id.range, NodeId::ZERO)..=(id.attempt, id.range, NodeId([0xff; 32])))
             .filter(|(_, lost)| lost.value.owners.contains(&id.owner))
             .map(|((_, _, by), _)| *by)
     }
@@ -179,10 +155,7 @@ impl Job {
     /// Number of the next control register of an author.
     #[must_use]
     pub fn next_control(&self, author: NodeId) -> u32 {
-        self.controls
-            .range((author, 0)..=(author, u32::MAX))
-            .next_back()
-            .map_or(0, |((_, n), _)| n + 1)
+        self.controls.range((author, 0)..=(author, u32::MAX)).next_back().map_or(0, |((_, n), _)| n + 1)
     }
 }
 
@@ -194,13 +167,7 @@ fn put<K: Ord, V: serde::de::DeserializeOwned, W>(
     wrap: impl Fn(V) -> W,
 ) {
     match cbor::decode(value) {
-        Ok(value) => map.insert(
-            key,
-            Written {
-                seq,
-                value: wrap(value),
-            },
-        ),
+        Ok(value) => map.insert(key, Written { seq, value: wrap(value) }),
         Err(_) => map.remove(&key),
     };
 }
@@ -209,9 +176,6 @@ fn register_digest(job: JobId, author: NodeId, key: &Key, value: &[u8]) -> Sum {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&job.0).update(&author.0);
     let key = key.to_string();
-    hasher
-        .update(&[u8::try_from(key.len()).unwrap_or(u8::MAX)])
-        .update(key.as_bytes())
-        .update(value);
+    hasher.update(&[u8::try_from(key.len()).unwrap_or(u8::MAX)]).update(key.as_bytes()).update(value);
     *hasher.finalize().as_bytes()
 }

@@ -22,9 +22,7 @@ use crate::bundle::{Body, Bundle, Change};
 use crate::doc::{DocId, DocKind, Key};
 use crate::ids::{BundleHash, JobId, MeshId, NodeId};
 use crate::job::Job;
-use crate::limits::{
-    CLOCK_AHEAD_MS_MAX, WAITING_BUNDLES_PER_AUTHOR_MAX, WAITING_UNKNOWN_BUNDLES_MAX,
-};
+use crate::limits::{CLOCK_AHEAD_MS_MAX, WAITING_BUNDLES_PER_AUTHOR_MAX, WAITING_UNKNOWN_BUNDLES_MAX};
 use crate::roster::Roster;
 use crate::shelf::{Shelf, Table};
 use crate::state_hash::{StateHash, Sum};
@@ -147,11 +145,7 @@ impl<S: Shelf> Replica<S> {
 
     /// Drops a finished job from memory; its rows stay.
     pub fn forget(&mut self, id: &JobId) {
-        if self
-            .jobs
-            .get(id)
-            .is_some_and(|(job, _)| job.state().is_some_and(crate::job::JobState::is_final))
-        {
+        if self.jobs.get(id).is_some_and(|(job, _)| job.state().is_some_and(crate::job::JobState::is_final)) {
             self.jobs.remove(id);
         }
     }
@@ -162,23 +156,11 @@ impl<S: Shelf> Replica<S> {
     ///
     /// # Panics
     /// When the key's own feed is frozen: the caller asks [`Feed::frozen`] first.
-    pub fn append(
-        &mut self,
-        key: &SigningKey,
-        wall_ms: u64,
-        changes: &[Change],
-    ) -> (Bundle, Applied) {
+    pub fn append(&mut self, key: &SigningKey, wall_ms: u64, changes: &[Change]) -> (Bundle, Applied) {
         let me = NodeId(key.verifying_key().to_bytes());
-        let (seq, prev) = self
-            .feeds
-            .get(&me)
-            .map_or((0, BundleHash::ZERO), |feed| (feed.seq, feed.hash));
+        let (seq, prev) = self.feeds.get(&me).map_or((0, BundleHash::ZERO), |feed| (feed.seq, feed.hash));
         self.hlc = (self.hlc + 1).max(wall_ms << 16);
-        let mesh = if seq == 0 && me == self.founder && self.feeds.is_empty() {
-            MeshId::ZERO
-        } else {
-            self.mesh
-        };
+        let mesh = if seq == 0 && me == self.founder && self.feeds.is_empty() { MeshId::ZERO } else { self.mesh };
         let bundle = Bundle::sign(key, mesh, seq + 1, prev, self.hlc, changes);
         match self.ingest(bundle.clone(), wall_ms) {
             Ingest::Applied(applied) => (bundle, applied),
@@ -195,8 +177,7 @@ impl<S: Shelf> Replica<S> {
     /// Takes in a bundle that was decoded and verified. `wall_ms` guards the clock against stamps from the future.
     pub fn ingest(&mut self, bundle: Bundle, wall_ms: u64) -> Ingest {
         let header = &bundle.header;
-        let founding =
-            header.seq == 1 && header.mesh == MeshId::ZERO && bundle.hash.0 == self.mesh.0;
+        let founding = header.seq == 1 && header.mesh == MeshId::ZERO && bundle.hash.0 == self.mesh.0;
         if header.mesh != self.mesh && !founding {
             return Ingest::ForeignMesh;
         }
@@ -216,9 +197,7 @@ impl<S: Shelf> Replica<S> {
         }
         if seq > feed.seq + 1 {
             self.hold(bundle);
-            return Ingest::Gap {
-                from_seq: feed.seq + 1,
-            };
+            return Ingest::Gap { from_seq: feed.seq + 1 };
         }
         if header.prev != feed.hash {
             return Ingest::OtherBranch { at_seq: feed.seq };
@@ -256,9 +235,7 @@ impl<S: Shelf> Replica<S> {
                 continue;
             }
             match body {
-                Body::Register { key, value } => {
-                    self.write_register(change.doc, author, key, seq, value)
-                }
+                Body::Register { key, value } => self.write_register(change.doc, author, key, seq, value),
                 Body::Notebook(bytes) => self.write_note(change.doc, author, seq, at, bytes),
                 Body::Pruned => {}
             }
@@ -273,10 +250,7 @@ impl<S: Shelf> Replica<S> {
 
     /// Whether an author's bundle counts outside the roster, whose fold judges that by itself.
     fn counts(&self, author: &NodeId, seq: u64) -> bool {
-        self.roster
-            .revoked
-            .get(author)
-            .is_none_or(|(last, _)| seq <= *last)
+        self.roster.revoked.get(author).is_none_or(|(last, _)| seq <= *last)
     }
 
     /// Whether a bundle's author may have a feed here: a member (revoked or not), the founder, or a node that the recovery
@@ -285,10 +259,7 @@ impl<S: Shelf> Replica<S> {
         let author = bundle.header.author;
         let recovers = || {
             bundle.bodies.iter().any(|body| match body {
-                Body::Register {
-                    key: Key::Recover(_),
-                    value,
-                } => self.roster.recovery.is_some_and(|recovery| {
+                Body::Register { key: Key::Recover(_), value } => self.roster.recovery.is_some_and(|recovery| {
                     crate::cbor::decode::<crate::roster::RecoverySigned>(value)
                         .is_ok_and(|signed| signed.verifies(self.mesh, &recovery))
                 }),
@@ -308,8 +279,7 @@ impl<S: Shelf> Replica<S> {
 
     fn hold_unknown(&mut self, bundle: Bundle) -> Ingest {
         if self.unknown.len() < WAITING_UNKNOWN_BUNDLES_MAX {
-            self.unknown
-                .insert((bundle.header.author, bundle.header.seq), bundle);
+            self.unknown.insert((bundle.header.author, bundle.header.seq), bundle);
         }
         Ingest::UnknownAuthor
     }
@@ -329,10 +299,6 @@ impl<S: Shelf> Replica<S> {
     #[must_use]
     pub fn bundles(&self, author: NodeId, from_seq: u64, limit: usize) -> Vec<Bytes> {
         let from = rows::bundle_key(author, from_seq);
-        self.shelf
-            .scan(Table::Bundles, &author.0, &from, limit)
-            .into_iter()
-            .map(|(_, wire)| wire.into())
-            .collect()
+        self.shelf.scan(Table::Bundles, &author.0, &from, limit).into_iter().map(|(_, wire)| wire.into()).collect()
     }
 }

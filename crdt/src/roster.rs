@@ -11,8 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use fold::fold;
 pub use values::{
-    Admission, Founding, Invite, Person, RecoveryAct, RecoverySigned, Revocation, Role, RoleChange,
-    admission_message,
+    Admission, Founding, Invite, Person, RecoveryAct, RecoverySigned, Revocation, Role, RoleChange, admission_message,
 };
 
 use crate::ids::{BundleHash, InviteId, NodeId, PersonId};
@@ -36,11 +35,7 @@ impl Member {
     /// The role in force for the bundle `seq`.
     #[must_use]
     pub fn role_at(&self, seq: u64) -> Role {
-        self.roles
-            .iter()
-            .rev()
-            .find(|(after, _)| *after < seq)
-            .map_or(Role::Observer, |(_, role)| *role)
+        self.roles.iter().rev().find(|(after, _)| *after < seq).map_or(Role::Observer, |(_, role)| *role)
     }
 
     /// The role in force at the end.
@@ -100,8 +95,6 @@ impl Roster {
 
     /// Members in good standing.
     pub fn standing(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
-        self.members
-            .iter()
-            .filter(|(node, _)| !self.revoked.contains_key(node))
+        self.members.iter().filter(|(node, _)| !self.revoked.contains_key(node))
     }
 }

@@ -58,13 +58,7 @@ pub trait Shelf {
     /// The row under a key.
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>>;
     /// Up to `limit` rows from `from` (included) whose keys begin with `prefix`, in the order of their keys.
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        from: &[u8],
-        limit: usize,
-    ) -> Vec<(Vec<u8>, Vec<u8>)>;
+    fn scan(&self, table: Table, prefix: &[u8], from: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)>;
     /// Up to `limit` rows below `before` (excluded; everything when empty), the last first.
     fn scan_back(&self, table: Table, before: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)>;
     /// Writes or removes a row: seen by reads at once.
@@ -87,13 +81,7 @@ impl Shelf for MemoryShelf {
         self.rows.get(&(table, key.to_vec())).cloned()
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        from: &[u8],
-        limit: usize,
-    ) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn scan(&self, table: Table, prefix: &[u8], from: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.rows
             .range((table, from.to_vec())..)
             .take_while(|((t, key), _)| *t == table && key.starts_with(prefix))
@@ -103,16 +91,9 @@ impl Shelf for MemoryShelf {
     }
 
     fn scan_back(&self, table: Table, before: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let end = if before.is_empty() {
-            vec![0xff; 64]
-        } else {
-            before.to_vec()
-        };
+        let end = if before.is_empty() { vec![0xff; 64] } else { before.to_vec() };
         self.rows
-            .range((
-                Bound::Included((table, Vec::new())),
-                Bound::Excluded((table, end)),
-            ))
+            .range((Bound::Included((table, Vec::new())), Bound::Excluded((table, end))))
             .rev()
             .take(limit)
             .map(|((_, key), value)| (key.clone(), value.clone()))

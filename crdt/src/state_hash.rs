@@ -39,11 +39,7 @@ pub struct StateHash {
 
 impl std::fmt::Debug for StateHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "StateHash({})",
-            data_encoding::HEXLOWER.encode(&self.root()[..4])
-        )
+        write!(f, "StateHash({})", data_encoding::HEXLOWER.encode(&self.root()[..4]))
     }
 }
 
@@ -61,13 +57,7 @@ impl StateHash {
     }
 
     /// Replaces a document's digest; `None` stands for a document that holds nothing.
-    pub fn replace(
-        &mut self,
-        shelf: &mut impl Shelf,
-        doc: DocId,
-        old: Option<&Sum>,
-        new: Option<&Sum>,
-    ) {
+    pub fn replace(&mut self, shelf: &mut impl Shelf, doc: DocId, old: Option<&Sum>, new: Option<&Sum>) {
         if old == new {
             return;
         }

@@ -66,24 +66,15 @@ impl Ticket {
         if text.len() > TICKET_BYTES_MAX {
             return Err(TicketError::NotATicket);
         }
-        let bytes = alphabet()
-            .decode(body.as_bytes())
-            .map_err(|_| TicketError::Damaged)?;
-        let split = bytes
-            .len()
-            .checked_sub(CHECKSUM_BYTES)
-            .ok_or(TicketError::Damaged)?;
+        let bytes = alphabet().decode(body.as_bytes()).map_err(|_| TicketError::Damaged)?;
+        let split = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(TicketError::Damaged)?;
         let (payload, sum) = bytes.split_at(split);
         if checksum(payload) != *sum {
             return Err(TicketError::Damaged);
         }
         let ticket: Self = cbor::decode(payload).map_err(|e| TicketError::Format(e.to_string()))?;
-        if ticket.members.is_empty()
-            || ticket.members.iter().map(|(_, a)| a.len()).sum::<usize>() > TICKET_ADDRS_MAX
-        {
-            return Err(TicketError::Format(
-                "it names no member to ask, or too many addresses".into(),
-            ));
+        if ticket.members.is_empty() || ticket.members.iter().map(|(_, a)| a.len()).sum::<usize>() > TICKET_ADDRS_MAX {
+            return Err(TicketError::Format("it names no member to ask, or too many addresses".into()));
         }
         Ok(ticket)
     }
@@ -129,10 +120,7 @@ mod tests {
 
     #[test]
     fn a_ticket_survives_its_text() {
-        assert_eq!(
-            Ticket::decode(&format!(" {}\n", ticket().encode())),
-            Ok(ticket())
-        );
+        assert_eq!(Ticket::decode(&format!(" {}\n", ticket().encode())), Ok(ticket()));
     }
 
     #[test]
@@ -141,16 +129,8 @@ mod tests {
         for at in 3..text.len() {
             let mut other = text.clone().into_bytes();
             other[at] = if other[at] == b'0' { b'1' } else { b'0' };
-            assert_eq!(
-                Ticket::decode(std::str::from_utf8(&other).expect("ascii")),
-                Err(TicketError::Damaged),
-                "{at}"
-            );
-            assert_eq!(
-                Ticket::decode(&text[..at]),
-                Err(TicketError::Damaged),
-                "{at}"
-            );
+            assert_eq!(Ticket::decode(std::str::from_utf8(&other).expect("ascii")), Err(TicketError::Damaged), "{at}");
+            assert_eq!(Ticket::decode(&text[..at]), Err(TicketError::Damaged), "{at}");
         }
         assert_eq!(Ticket::decode("hello"), Err(TicketError::NotATicket));
     }

@@ -351,7 +351,9 @@ impl<S: Shelf> Core<S> {
             match segment.waiting {
                 Waiting::Claim { attempt, lost_owner } => {
                     let basis = match lost_owner {
-                        Some(owner) => Basis::Lost { owner, unheard: self.unheard_watchers(now, job, segment, attempt - 1) },
+                        Some(owner) => {
+                            Basis::Lost { owner, unheard: self.unheard_watchers(now, job, segment, attempt - 1) }
+                        }
                         None if attempt == 1 => Basis::First,
                         None => Basis::Retry,
                     };

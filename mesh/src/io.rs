@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crdt::bundle::Change;
 use crdt::doc::DocId;
+use crdt::ids::BlobHash;
 use crdt::ids::{JobId, NodeId};
 use crdt::job::{ArtifactRef, ClaimId, Exit, JobSpec, LogRef};
-use crdt::ids::BlobHash;
 
 use crate::offer::Offer;
 

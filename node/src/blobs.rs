@@ -64,19 +64,12 @@ pub enum BlobKind {
 
 impl BlobRef {
     /// The blob without bytes, which is always here.
-    pub const EMPTY: Self = Self {
-        hash: BlobHash(EMPTY_HASH),
-        size: 0,
-    };
+    pub const EMPTY: Self = Self { hash: BlobHash(EMPTY_HASH), size: 0 };
 
     /// How it is stored: that follows from the size, so that nobody can claim otherwise.
     #[must_use]
     pub const fn kind(&self) -> BlobKind {
-        if self.size > limits::PART_BYTES {
-            BlobKind::Parts
-        } else {
-            BlobKind::Raw
-        }
+        if self.size > limits::PART_BYTES { BlobKind::Parts } else { BlobKind::Raw }
     }
 
     /// Number of parts; 0 for a raw blob.
@@ -90,14 +83,8 @@ impl BlobRef {
 
     /// Size of the part with this index, in bytes.
     const fn part_size(&self, index: u64) -> u64 {
-        let rest = self
-            .size
-            .saturating_sub(index.saturating_mul(limits::PART_BYTES));
-        if rest < limits::PART_BYTES {
-            rest
-        } else {
-            limits::PART_BYTES
-        }
+        let rest = self.size.saturating_sub(index.saturating_mul(limits::PART_BYTES));
+        if rest < limits::PART_BYTES { rest } else { limits::PART_BYTES }
     }
 
     fn content(&self) -> HashAndFormat {
@@ -105,17 +92,14 @@ impl BlobRef {
             BlobKind::Raw => BlobFormat::Raw,
             BlobKind::Parts => BlobFormat::HashSeq,
         };
-        HashAndFormat {
-            hash: iroh_hash(&self.hash),
-            format,
-        }
+        HashAndFormat { hash: iroh_hash(&self.hash), format }
     }
 }
 
 /// BLAKE3 of nothing.
 const EMPTY_HASH: [u8; 32] = [
-    0xaf, 0x13, 0x49, 0xb9, 0xf5, 0xf9, 0xa1, 0xa6, 0xa0, 0x40, 0x4d, 0xea, 0x36, 0xdc, 0xc9, 0x49,
-    0x9b, 0xcb, 0x25, 0xc9, 0xad, 0xc1, 0x12, 0xb7, 0xcc, 0x9a, 0x93, 0xca, 0xe4, 0x1f, 0x32, 0x62,
+    0xaf, 0x13, 0x49, 0xb9, 0xf5, 0xf9, 0xa1, 0xa6, 0xa0, 0x40, 0x4d, 0xea, 0x36, 0xdc, 0xc9, 0x49, 0x9b, 0xcb, 0x25,
+    0xc9, 0xad, 0xc1, 0x12, 0xb7, 0xcc, 0x9a, 0x93, 0xca, 0xe4, 0x1f, 0x32, 0x62,
 ];
 
 /// What the store may take.
@@ -150,9 +134,7 @@ pub struct Blobs {
 
 impl std::fmt::Debug for Blobs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Blobs")
-            .field("dir", &self.inner.dir)
-            .finish_non_exhaustive()
+        f.debug_struct("Blobs").field("dir", &self.inner.dir).finish_non_exhaustive()
     }
 }
 
@@ -224,10 +206,7 @@ impl Inner {
         for hash in &hashes {
             index.hold(*hash);
         }
-        Held {
-            inner: self.clone(),
-            hashes: hashes.clone(),
-        }
+        Held { inner: self.clone(), hashes: hashes.clone() }
     }
 
     /// Sets the tag and mirrors it. The content must be held.
@@ -235,16 +214,9 @@ impl Inner {
         if blob.size == 0 {
             return Ok(());
         }
-        let name = PinName {
-            reason: reason.clone(),
-            hash: blob.hash,
-        };
+        let name = PinName { reason: reason.clone(), hash: blob.hash };
         let _open = self.gate.read().await;
-        let set = self
-            .store()?
-            .tags()
-            .set(name.to_tag(), blob.content())
-            .await;
+        let set = self.store()?.tags().set(name.to_tag(), blob.content()).await;
         set.map_err(|e| error::store_error(&self.dir, e))?;
         self.index().pin(name);
         Ok(())
@@ -259,11 +231,7 @@ impl Blobs {
 
     /// Changes the quota, in bytes; a lower one takes effect at the next collection.
     pub fn set_quota(&self, quota_bytes: u64) {
-        let mut config = self
-            .inner
-            .config
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut config = self.inner.config.write().unwrap_or_else(PoisonError::into_inner);
         config.quota_bytes = quota_bytes;
     }
 
@@ -279,11 +247,7 @@ impl Blobs {
     /// Which of these are not (all) here. No disk access.
     #[must_use]
     pub fn missing(&self, blobs: &[BlobRef]) -> Vec<BlobRef> {
-        blobs
-            .iter()
-            .filter(|blob| !self.has(blob))
-            .copied()
-            .collect()
+        blobs.iter().filter(|blob| !self.has(blob)).copied().collect()
     }
 
     /// The blob that a hash names, when all of it is here: for users, who type hashes.
@@ -292,10 +256,7 @@ impl Blobs {
         if *hash == BlobRef::EMPTY.hash {
             return Some(BlobRef::EMPTY);
         }
-        self.inner
-            .index()
-            .total(hash)
-            .map(|size| BlobRef { hash: *hash, size })
+        self.inner.index().total(hash).map(|size| BlobRef { hash: *hash, size })
     }
 
     /// Size in bytes of the blob that a hash names, when all of it is here.
@@ -353,11 +314,7 @@ impl Blobs {
     /// # Errors
     /// [`BlobError`]: the store failed.
     pub async fn unpin_blob(&self, hash: &BlobHash, reason: &PinReason) -> Result<(), BlobError> {
-        self.remove_pins(&[PinName {
-            reason: reason.clone(),
-            hash: *hash,
-        }])
-        .await
+        self.remove_pins(&[PinName { reason: reason.clone(), hash: *hash }]).await
     }
 
     async fn remove_pins(&self, names: &[PinName]) -> Result<(), BlobError> {
@@ -382,11 +339,7 @@ impl Blobs {
             held = merge(held, more);
         }
         let index = self.inner.index();
-        let gone = held
-            .hashes
-            .iter()
-            .find(|hash| blob.size != 0 && !index.is_complete(hash))
-            .copied();
+        let gone = held.hashes.iter().find(|hash| blob.size != 0 && !index.is_complete(hash)).copied();
         drop(index);
         match gone {
             Some(hash) => Err(BlobError::NotFound { hash }),
@@ -401,25 +354,15 @@ impl Blobs {
     /// # Errors
     /// [`BlobError`]: it could not be made durable.
     pub async fn sync(&self) -> Result<(), BlobError> {
-        let hashes = std::mem::take(
-            &mut *self
-                .inner
-                .unsynced
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        let paths: Vec<_> = hashes
-            .iter()
-            .map(|hash| self.inner.data_path(hash))
-            .collect();
+        let hashes = std::mem::take(&mut *self.inner.unsynced.lock().unwrap_or_else(PoisonError::into_inner));
+        let paths: Vec<_> = hashes.iter().map(|hash| self.inner.data_path(hash)).collect();
         let dir = self.inner.dir.join("data");
         let synced = tokio::task::spawn_blocking(move || platform::sync_files(&paths, &dir)).await;
         synced
             .map_err(|e| BlobError::Store(e.to_string()))?
             .map_err(|e| error::io_error(&self.inner.dir.join("data"), e))?;
         let done = self.inner.store()?.sync_db().await;
-        self.checked(done.map_err(|e| error::store_error(&self.inner.dir, e)))
-            .await
+        self.checked(done.map_err(|e| error::store_error(&self.inner.dir, e))).await
     }
 
     /// Whether the store itself, not the index, has all of a hash.
@@ -445,8 +388,6 @@ fn our_hash(hash: iroh_blobs::Hash) -> BlobHash {
 
 /// Unix time in milliseconds.
 fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

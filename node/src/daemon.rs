@@ -60,7 +60,9 @@ impl std::fmt::Debug for Shared {
 
 /// Milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0))
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0))
 }
 
 /// Runs a node until Ctrl-C or SIGTERM.
@@ -136,7 +138,9 @@ fn listen_addrs(options: &UpOptions) -> anyhow::Result<Vec<Multiaddr>> {
     let words = if options.listen.is_empty() { kept } else { options.listen.clone() };
     words
         .iter()
-        .map(|word| word.parse().with_context(|| format!("--listen {word:?} is no multiaddr, such as /ip4/0.0.0.0/tcp/4001")))
+        .map(|word| {
+            word.parse().with_context(|| format!("--listen {word:?} is no multiaddr, such as /ip4/0.0.0.0/tcp/4001"))
+        })
         .collect()
 }
 
@@ -152,14 +156,24 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let known = existing.as_ref().ok().map(join::known_peers).unwrap_or_default();
     let members: BTreeSet<NodeId> =
         existing.as_ref().ok().map(|r| r.roster().standing().map(|(n, _)| *n).collect()).unwrap_or_default();
-    let config = NetConfig { seed: key.to_bytes(), listen, mdns: options.mdns, known, members: Arc::new(members), mesh: known_mesh };
+    let config = NetConfig {
+        seed: key.to_bytes(),
+        listen,
+        mdns: options.mdns,
+        known,
+        members: Arc::new(members),
+        mesh: known_mesh,
+    };
     let (net, net_events) = NetHandle::start(config)?;
     let mut bootstrap = BTreeSet::new();
     let mut replica = match (existing, &options.join) {
         (Ok(replica), None) => replica,
         (Ok(replica), Some(text)) => {
             let ticket = Ticket::decode(text)?;
-            anyhow::ensure!(ticket.mesh == replica.mesh(), "this data directory belongs to another mesh; use an empty one with --data-dir");
+            anyhow::ensure!(
+                ticket.mesh == replica.mesh(),
+                "this data directory belongs to another mesh; use an empty one with --data-dir"
+            );
             replica
         }
         (Err(shelf), Some(text)) => {
@@ -176,7 +190,11 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     };
     replica.shelf_mut().commit()?;
     let mesh_id = replica.mesh();
-    let blobs = Blobs::open(&options.data_dir.join("blobs"), BlobsConfig { quota_bytes: options.blob_quota_bytes.unwrap_or(QUOTA_BYTES) }).await?;
+    let blobs = Blobs::open(
+        &options.data_dir.join("blobs"),
+        BlobsConfig { quota_bytes: options.blob_quota_bytes.unwrap_or(QUOTA_BYTES) },
+    )
+    .await?;
     recovered |= blobs.recovered;
     let sandbox = match options.sandbox {
         Some(SandboxChoice::Landlock) => SandboxKind::Landlock,

@@ -64,12 +64,14 @@ impl RedbShelf {
             Ok(shelf) => Ok(OpenedShelf { shelf, moved_to: None }),
             Err(Unopened::Refused(error)) => Err(error),
             Err(Unopened::Damaged(reason)) => {
-                let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+                let stamp =
+                    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
                 let mut name = path.as_os_str().to_owned();
                 name.push(format!(".damaged-{stamp}"));
                 let aside = PathBuf::from(name);
                 tracing::error!(%reason, moved_to = %aside.display(), "the store is damaged and is begun anew");
-                std::fs::rename(path, &aside).with_context(|| format!("moving the damaged store {} aside", path.display()))?;
+                std::fs::rename(path, &aside)
+                    .with_context(|| format!("moving the damaged store {} aside", path.display()))?;
                 match Self::open_at(path) {
                     Ok(shelf) => Ok(OpenedShelf { shelf, moved_to: Some(aside) }),
                     Err(Unopened::Refused(error)) => Err(error),
@@ -208,11 +210,8 @@ impl Shelf for RedbShelf {
 
     fn scan_back(&self, table: Table, before: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
         let end = if before.is_empty() { vec![0xff; 64] } else { before.to_vec() };
-        let fresh: Vec<(&Vec<u8>, &Option<Vec<u8>>)> = self
-            .fresh
-            .range((table, Vec::new())..(table, end.clone()))
-            .map(|((_, key), value)| (key, value))
-            .collect();
+        let fresh: Vec<(&Vec<u8>, &Option<Vec<u8>>)> =
+            self.fresh.range((table, Vec::new())..(table, end.clone())).map(|((_, key), value)| (key, value)).collect();
         let open = self.read.open_table(definition(table)).expect("made at opening");
         let range = open.range::<&[u8]>(..&end[..]).expect("the store is readable").rev();
         let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = range

@@ -40,15 +40,8 @@ pub type TaskState = JobState;
 
 impl JobState {
     /// All states.
-    pub const ALL: [Self; 7] = [
-        Self::Queued,
-        Self::Claimed,
-        Self::Running,
-        Self::Done,
-        Self::Failed,
-        Self::Cancelled,
-        Self::Skipped,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Claimed, Self::Running, Self::Done, Self::Failed, Self::Cancelled, Self::Skipped];
 
     /// The state's name.
     #[must_use]
@@ -67,10 +60,7 @@ impl JobState {
     /// Whether nothing changes it any more.
     #[must_use]
     pub const fn is_final(self) -> bool {
-        matches!(
-            self,
-            Self::Done | Self::Failed | Self::Cancelled | Self::Skipped
-        )
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled | Self::Skipped)
     }
 }
 
@@ -166,13 +156,7 @@ pub(super) struct Summary(Option<NodeId>, bool, i32, [u32; 7], Option<JobState>)
 
 impl View {
     pub(super) fn summary(&self) -> Summary {
-        Summary(
-            self.submitter,
-            self.cancelled,
-            self.priority,
-            self.counts,
-            self.state(),
-        )
+        Summary(self.submitter, self.cancelled, self.priority, self.counts, self.state())
     }
 
     fn count(&self, state: JobState) -> u32 {
@@ -187,12 +171,7 @@ impl View {
             let started = self.counts[2..].iter().any(|n| *n > 0);
             return Some(if started { JobState::Running } else { state });
         }
-        Some(
-            ended
-                .into_iter()
-                .find(|s| self.count(*s) > 0)
-                .unwrap_or(JobState::Done),
-        )
+        Some(ended.into_iter().find(|s| self.count(*s) > 0).unwrap_or(JobState::Done))
     }
 }
 
@@ -203,10 +182,7 @@ pub(super) fn fold(job: &Job, roster: &Roster) -> View {
         .specs
         .iter()
         .filter(|(node, w)| {
-            roster
-                .role_at(node, w.seq)
-                .is_some_and(|role| role.may_submit())
-                && owns_id(job.id, node, &w.value, roster)
+            roster.role_at(node, w.seq).is_some_and(|role| role.may_submit()) && owns_id(job.id, node, &w.value, roster)
         })
         .min_by_key(|(node, w)| (w.value.created_ms, **node));
     let Some((submitter, spec)) = submitter else {
@@ -216,34 +192,18 @@ pub(super) fn fold(job: &Job, roster: &Roster) -> View {
     view.submitter = Some(*submitter);
     view.priority = spec.priority;
     controls(job, roster, spec, &mut view);
-    view.longest = job
-        .claims
-        .keys()
-        .map(|id| id.range.len())
-        .max()
-        .unwrap_or(0);
+    view.longest = job.claims.keys().map(|id| id.range.len()).max().unwrap_or(0);
     view.voids = void_claims(job, roster, spec);
     let accepts = accepts(job, *submitter);
     for range in elementary(job, spec, &accepts) {
-        let accept = accepts
-            .iter()
-            .find(|(r, _)| r.contains(range.start))
-            .map(|(_, accept)| *accept);
+        let accept = accepts.iter().find(|(r, _)| r.contains(range.start)).map(|(_, accept)| *accept);
         let (state, waiting) = task(job, &view, spec, range.start, accept);
         view.counts[state as usize] += range.len();
         match view.segments.last_mut() {
-            Some(last)
-                if last.range.end == range.start
-                    && last.state == state
-                    && last.waiting == waiting =>
-            {
+            Some(last) if last.range.end == range.start && last.state == state && last.waiting == waiting => {
                 last.range.end = range.end;
             }
-            _ => view.segments.push(Segment {
-                range,
-                state,
-                waiting,
-            }),
+            _ => view.segments.push(Segment { range, state, waiting }),
         }
     }
     view
@@ -252,18 +212,14 @@ pub(super) fn fold(job: &Job, roster: &Roster) -> View {
 /// A job with an idempotency key lies under the hash of key and person, and the person must be the submitter's own.
 fn owns_id(id: JobId, node: &NodeId, spec: &JobSpec, roster: &Roster) -> bool {
     roster.person(node) == Some(spec.person)
-        && spec
-            .key
-            .as_ref()
-            .is_none_or(|key| super::job_id_of_key(spec.person, key) == id)
+        && spec.key.as_ref().is_none_or(|key| super::job_id_of_key(spec.person, key) == id)
 }
 
 fn controls(job: &Job, roster: &Roster, spec: &JobSpec, view: &mut View) {
     let mut latest = None;
     for ((author, n), control) in &job.controls {
         let role = roster.role_at(author, control.seq);
-        let own =
-            roster.person(author) == Some(spec.person) && role.is_some_and(|r| r.may_submit());
+        let own = roster.person(author) == Some(spec.person) && role.is_some_and(|r| r.may_submit());
         if !own && !role.is_some_and(|r| r.may_administer()) {
             continue;
         }
@@ -289,22 +245,14 @@ fn accepts<'a>(job: &'a Job, submitter: NodeId) -> Vec<(TaskRange, &'a Accept)> 
         .map(|((_, range), w)| (w.seq, *range, &w.value))
         .collect();
     found.sort_by_key(|(seq, range, _)| (*seq, *range));
-    found
-        .into_iter()
-        .map(|(_, range, accept)| (range, accept))
-        .collect()
+    found.into_iter().map(|(_, range, accept)| (range, accept)).collect()
 }
 
 /// Ranges within which no claim, acceptance or ended task begins or ends.
 fn elementary(job: &Job, spec: &JobSpec, accepts: &[(TaskRange, &Accept)]) -> Vec<TaskRange> {
     let tasks = spec.tasks();
     let mut bounds: BTreeSet<u32> = [0, tasks].into();
-    for range in job
-        .claims
-        .keys()
-        .map(|id| id.range)
-        .chain(accepts.iter().map(|(r, _)| *r))
-    {
+    for range in job.claims.keys().map(|id| id.range).chain(accepts.iter().map(|(r, _)| *r)) {
         bounds.extend([range.start, range.end]);
     }
     for (id, run) in &job.runs {
@@ -322,22 +270,14 @@ fn elementary(job: &Job, spec: &JobSpec, accepts: &[(TaskRange, &Accept)]) -> Ve
         bounds.extend(last.map(|(index, _)| index + 1));
     }
     let bounds: Vec<u32> = bounds.into_iter().filter(|b| *b <= tasks).collect();
-    bounds
-        .windows(2)
-        .map(|two| TaskRange {
-            start: two[0],
-            end: two[1],
-        })
-        .collect()
+    bounds.windows(2).map(|two| TaskRange { start: two[0], end: two[1] }).collect()
 }
 
 /// Claims whose writer may not run jobs, or whose basis does not hold.
 fn void_claims(job: &Job, roster: &Roster, spec: &JobSpec) -> BTreeSet<ClaimId> {
     let mut voids = BTreeSet::new();
     for (id, claim) in &job.claims {
-        let allowed = roster
-            .role_at(&id.owner, claim.seq)
-            .is_some_and(|role| role.may_run());
+        let allowed = roster.role_at(&id.owner, claim.seq).is_some_and(|role| role.may_run());
         let fits = id.range.end <= spec.tasks();
         if !allowed || !fits || !basis_holds(job, id, &claim.value) {
             voids.insert(*id);
@@ -356,21 +296,11 @@ fn basis_holds(job: &Job, id: &ClaimId, claim: &Claim) -> bool {
         }),
         Basis::Lost { owner, unheard } => {
             let before = job.claims.iter().filter(|(other, _)| {
-                other.attempt + 1 == id.attempt
-                    && other.owner == *owner
-                    && other.range.contains(id.range.start)
+                other.attempt + 1 == id.attempt && other.owner == *owner && other.range.contains(id.range.start)
             });
             before.into_iter().any(|(other, lost)| {
-                let heard = lost
-                    .value
-                    .watchers
-                    .iter()
-                    .filter(|w| !unheard.contains(w))
-                    .count();
-                let by = job
-                    .lost_by(other)
-                    .filter(|by| lost.value.watchers.contains(by))
-                    .count();
+                let heard = lost.value.watchers.iter().filter(|w| !unheard.contains(w)).count();
+                let by = job.lost_by(other).filter(|by| lost.value.watchers.contains(by)).count();
                 heard == 0 || by * 2 > heard
             })
         }
@@ -379,13 +309,11 @@ fn basis_holds(job: &Job, id: &ClaimId, claim: &Claim) -> bool {
 
 /// Whether a claim's owner reports that it ended without a result for this task.
 fn gave_up(job: &Job, id: &ClaimId, index: u32) -> bool {
-    job.runs
-        .get(id)
-        .is_some_and(|run| match run.value.task(index) {
-            Some(TaskReport(_, _, Some((_, exit)))) => exit.outcome() != Outcome::Done,
-            Some(_) => false,
-            None => run.value.ended,
-        })
+    job.runs.get(id).is_some_and(|run| match run.value.task(index) {
+        Some(TaskReport(_, _, Some((_, exit)))) => exit.outcome() != Outcome::Done,
+        Some(_) => false,
+        None => run.value.ended,
+    })
 }
 
 /// Whether claim `a` wins over the concurrent claim `b` of the same attempt: the one that had seen the other loses, then
@@ -396,13 +324,8 @@ fn beats(job: JobId, a: (&ClaimId, &Claim), b: (&ClaimId, &Claim)) -> bool {
     if a_saw != b_saw {
         return b_saw;
     }
-    let order = |(id, claim): (&ClaimId, &Claim)| {
-        (
-            claim.bid_micros,
-            rendezvous(job, id.range.start, id.owner),
-            id.owner,
-        )
-    };
+    let order =
+        |(id, claim): (&ClaimId, &Claim)| (claim.bid_micros, rendezvous(job, id.range.start, id.owner), id.owner);
     order(a) < order(b)
 }
 
@@ -410,25 +333,12 @@ fn beats(job: JobId, a: (&ClaimId, &Claim), b: (&ClaimId, &Claim)) -> bool {
 #[must_use]
 pub fn rendezvous(job: JobId, task: u32, node: NodeId) -> u64 {
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(&job.0)
-        .update(&task.to_be_bytes())
-        .update(&node.0);
-    u64::from_be_bytes(
-        hasher.finalize().as_bytes()[..8]
-            .try_into()
-            .expect("8 of 32 bytes"),
-    )
+    hasher.update(&job.0).update(&task.to_be_bytes()).update(&node.0);
+    u64::from_be_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("8 of 32 bytes"))
 }
 
 /// State of one task and what it waits for.
-fn task(
-    job: &Job,
-    view: &View,
-    spec: &JobSpec,
-    index: u32,
-    accept: Option<&Accept>,
-) -> (TaskState, Waiting) {
+fn task(job: &Job, view: &View, spec: &JobSpec, index: u32, accept: Option<&Accept>) -> (TaskState, Waiting) {
     if let Some(accept) = accept {
         let state = match accept.outcome {
             Outcome::Done => JobState::Done,
@@ -439,84 +349,41 @@ fn task(
         return (state, Waiting::Nobody);
     }
     let attempts = job.attempts_in(view, index);
-    if let Some(done) = attempts
-        .iter()
-        .filter(|a| a.state == AttemptState::Done)
-        .min_by_key(|a| (a.id.attempt, a.id.owner))
+    if let Some(done) =
+        attempts.iter().filter(|a| a.state == AttemptState::Done).min_by_key(|a| (a.id.attempt, a.id.owner))
     {
-        return (
-            JobState::Running,
-            Waiting::Acceptance(done.id, Outcome::Done),
-        );
+        return (JobState::Running, Waiting::Acceptance(done.id, Outcome::Done));
     }
     if view.cancelled {
-        let held = attempts
-            .iter()
-            .any(|a| a.state == AttemptState::Running && a.award);
-        return (
-            if held {
-                JobState::Running
-            } else {
-                JobState::Cancelled
-            },
-            Waiting::GivingUp("cancelled"),
-        );
+        let held = attempts.iter().any(|a| a.state == AttemptState::Running && a.award);
+        return (if held { JobState::Running } else { JobState::Cancelled }, Waiting::GivingUp("cancelled"));
     }
     open(spec, &attempts)
 }
 
 fn open(spec: &JobSpec, attempts: &[Attempt<'_>]) -> (TaskState, Waiting) {
-    let losses = attempts
-        .iter()
-        .filter(|a| a.award && a.state == AttemptState::Lost)
-        .count();
-    let failures = attempts
-        .iter()
-        .filter(|a| a.award && a.state == AttemptState::Failed)
-        .count();
+    let losses = attempts.iter().filter(|a| a.award && a.state == AttemptState::Lost).count();
+    let failures = attempts.iter().filter(|a| a.award && a.state == AttemptState::Failed).count();
     let last = attempts.iter().rev().find(|a| a.award);
     let Some(last) = last else {
-        return (
-            JobState::Queued,
-            Waiting::Claim {
-                attempt: 1,
-                lost_owner: None,
-            },
-        );
+        return (JobState::Queued, Waiting::Claim { attempt: 1, lost_owner: None });
     };
     let next = last.id.attempt + 1;
     match last.state {
         AttemptState::Claimed => (JobState::Claimed, Waiting::Owner(last.id)),
         AttemptState::Running => (JobState::Running, Waiting::Owner(last.id)),
-        AttemptState::Done => (
-            JobState::Running,
-            Waiting::Acceptance(last.id, Outcome::Done),
-        ),
-        AttemptState::Failed if failures > spec.retries as usize => (
-            JobState::Running,
-            Waiting::Acceptance(last.id, Outcome::Failed),
-        ),
+        AttemptState::Done => (JobState::Running, Waiting::Acceptance(last.id, Outcome::Done)),
+        AttemptState::Failed if failures > spec.retries as usize => {
+            (JobState::Running, Waiting::Acceptance(last.id, Outcome::Failed))
+        }
         AttemptState::Lost if losses >= LOST_ATTEMPTS_MAX as usize => {
             (JobState::Queued, Waiting::GivingUp("its owners vanish"))
         }
-        _ if next > ATTEMPTS_MAX => (
-            JobState::Queued,
-            Waiting::GivingUp("it was attempted too often"),
-        ),
-        AttemptState::Lost => (
-            JobState::Queued,
-            Waiting::Claim {
-                attempt: next,
-                lost_owner: Some(last.id.owner),
-            },
-        ),
-        AttemptState::Failed | AttemptState::Cancelled => (
-            JobState::Queued,
-            Waiting::Claim {
-                attempt: next,
-                lost_owner: None,
-            },
-        ),
+        _ if next > ATTEMPTS_MAX => (JobState::Queued, Waiting::GivingUp("it was attempted too often")),
+        AttemptState::Lost => (JobState::Queued, Waiting::Claim { attempt: next, lost_owner: Some(last.id.owner) }),
+        AttemptState::Failed | AttemptState::Cancelled => {
+            (JobState::Queued, Waiting::Claim { attempt: next, lost_owner: None })
+        }
     }
 }
 
@@ -562,10 +429,7 @@ impl Job {
     #[must_use]
     pub fn accepted(&self, index: u32) -> Option<&Accept> {
         let submitter = self.view.submitter?;
-        accepts(self, submitter)
-            .into_iter()
-            .find(|(range, _)| range.contains(index))
-            .map(|(_, accept)| accept)
+        accepts(self, submitter).into_iter().find(|(range, _)| range.contains(index)).map(|(_, accept)| accept)
     }
 
     /// Whether a claim counts for nothing: its writer may not run jobs, or its basis does not hold.
@@ -585,25 +449,12 @@ impl Job {
         let mut from = 1;
         while let Some((next, _)) = self.claims.range(claim_floor(from)..).next() {
             let start = index.saturating_sub(view.longest);
-            let low = ClaimId {
-                attempt: next.attempt,
-                range: TaskRange { start, end: 0 },
-                owner: NodeId::ZERO,
-            };
-            let high = ClaimId {
-                attempt: next.attempt,
-                range: TaskRange {
-                    start: index + 1,
-                    end: 0,
-                },
-                owner: NodeId::ZERO,
-            };
+            let low = ClaimId { attempt: next.attempt, range: TaskRange { start, end: 0 }, owner: NodeId::ZERO };
+            let high =
+                ClaimId { attempt: next.attempt, range: TaskRange { start: index + 1, end: 0 }, owner: NodeId::ZERO };
             for (id, claim) in self.claims.range(low..high) {
                 if id.range.contains(index) && !view.voids.contains(id) {
-                    found
-                        .entry(id.attempt)
-                        .or_default()
-                        .push((id, &claim.value));
+                    found.entry(id.attempt).or_default().push((id, &claim.value));
                 }
             }
             from = next.attempt + 1;
@@ -613,39 +464,23 @@ impl Job {
             let award = claims
                 .iter()
                 .find(|a| claims.iter().all(|b| a.0 == b.0 || beats(self.id, **a, *b)))
-                .or_else(|| {
-                    claims
-                        .iter()
-                        .min_by_key(|(id, claim)| (claim.bid_micros, id.owner))
-                })
+                .or_else(|| claims.iter().min_by_key(|(id, claim)| (claim.bid_micros, id.owner)))
                 .map(|(id, _)| **id);
             for (id, claim) in claims {
                 let report = self.runs.get(id).and_then(|run| run.value.task(index));
                 let state = self.attempt_state(id, claim, report);
-                attempts.push(Attempt {
-                    id: **id,
-                    state,
-                    award: award == Some(**id),
-                    report,
-                });
+                attempts.push(Attempt { id: **id, state, award: award == Some(**id), report });
             }
         }
         attempts
     }
 
-    fn attempt_state(
-        &self,
-        id: &ClaimId,
-        claim: &Claim,
-        report: Option<&TaskReport>,
-    ) -> AttemptState {
+    fn attempt_state(&self, id: &ClaimId, claim: &Claim, report: Option<&TaskReport>) -> AttemptState {
         if let Some((_, exit)) = report.and_then(|r| r.2.as_ref()) {
             return match exit.outcome() {
                 Outcome::Done => AttemptState::Done,
                 Outcome::Failed => AttemptState::Failed,
-                Outcome::Cancelled | Outcome::Skipped | Outcome::Returned => {
-                    AttemptState::Cancelled
-                }
+                Outcome::Cancelled | Outcome::Skipped | Outcome::Returned => AttemptState::Cancelled,
             };
         }
         if self.is_lost(id, claim) {
@@ -654,28 +489,18 @@ impl Job {
         if self.runs.get(id).is_some_and(|run| run.value.ended) {
             return AttemptState::Cancelled;
         }
-        if report.is_some() {
-            AttemptState::Running
-        } else {
-            AttemptState::Claimed
-        }
+        if report.is_some() { AttemptState::Running } else { AttemptState::Claimed }
     }
 
     /// Lost: most watchers say so, or a claim of the next attempt proves that those who could be heard did.
     fn is_lost(&self, id: &ClaimId, claim: &Claim) -> bool {
-        let by = self
-            .lost_by(id)
-            .filter(|by| claim.watchers.contains(by))
-            .count();
+        let by = self.lost_by(id).filter(|by| claim.watchers.contains(by)).count();
         if by * 2 > claim.watchers.len() {
             return true;
         }
         let next = ClaimId {
             attempt: id.attempt + 1,
-            range: TaskRange {
-                start: id.range.start,
-                end: 0,
-            },
+            range: TaskRange { start: id.range.start, end: 0 },
             owner: NodeId::ZERO,
         };
         self.claims
@@ -689,9 +514,5 @@ impl Job {
 }
 
 fn claim_floor(attempt: u32) -> ClaimId {
-    ClaimId {
-        attempt,
-        range: TaskRange { start: 0, end: 0 },
-        owner: NodeId::ZERO,
-    }
+    ClaimId { attempt, range: TaskRange { start: 0, end: 0 }, owner: NodeId::ZERO }
 }

@@ -112,11 +112,7 @@ impl Default for TraceId {
 pub fn job_id_of_key(person: PersonId, key: &str) -> JobId {
     let mut hasher = blake3::Hasher::new_derive_key("v6 job of an idempotency key 1");
     hasher.update(&person.0).update(key.as_bytes());
-    JobId(
-        hasher.finalize().as_bytes()[..16]
-            .try_into()
-            .expect("16 of 32 bytes"),
-    )
+    JobId(hasher.finalize().as_bytes()[..16].try_into().expect("16 of 32 bytes"))
 }
 
 /// `control/<n>`: a person's wish about a job.
@@ -214,11 +210,7 @@ impl Exit {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Code(0) => Outcome::Done,
-            Self::Code(_)
-            | Self::Signal(_)
-            | Self::Timeout
-            | Self::Limit(_)
-            | Self::NotStarted(_) => Outcome::Failed,
+            Self::Code(_) | Self::Signal(_) | Self::Timeout | Self::Limit(_) | Self::NotStarted(_) => Outcome::Failed,
             Self::Cancelled => Outcome::Cancelled,
             Self::Returned => Outcome::Returned,
         }
@@ -308,10 +300,7 @@ impl RunReport {
     /// The report of one task.
     #[must_use]
     pub fn task(&self, index: u32) -> Option<&TaskReport> {
-        self.tasks
-            .binary_search_by_key(&index, |t| t.0)
-            .ok()
-            .map(|at| &self.tasks[at])
+        self.tasks.binary_search_by_key(&index, |t| t.0).ok().map(|at| &self.tasks[at])
     }
 }
 

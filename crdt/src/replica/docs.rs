@@ -6,8 +6,7 @@ use serde_bytes::ByteArray;
 
 use super::Replica;
 use super::rows::{
-    JobRow, Stored, bundle_key, read_register_key, read_register_value, register_key,
-    register_value, time_key,
+    JobRow, Stored, bundle_key, read_register_key, read_register_value, register_key, register_value, time_key,
 };
 use crate::bundle::{Body, Bundle};
 use crate::cbor;
@@ -21,14 +20,7 @@ use crate::state_hash::Sum;
 const TITLE_CHARS_MAX: usize = 160;
 
 impl<S: Shelf> Replica<S> {
-    pub(super) fn write_register(
-        &mut self,
-        doc: DocId,
-        author: NodeId,
-        key: &Key,
-        seq: u64,
-        value: &[u8],
-    ) {
+    pub(super) fn write_register(&mut self, doc: DocId, author: NodeId, key: &Key, seq: u64, value: &[u8]) {
         let row = register_key(doc, &key.to_string(), author);
         let old = self.shelf.get(Table::Registers, &row);
         let old = old.as_deref().and_then(read_register_value);
@@ -37,22 +29,12 @@ impl<S: Shelf> Replica<S> {
         }
         if let Some(id) = doc.as_job() {
             let old = old.map(|(_, value)| value.to_vec());
-            self.load_job(id)
-                .0
-                .set(author, key, seq, value, old.as_deref());
+            self.load_job(id).0.set(author, key, seq, value, old.as_deref());
         }
-        self.shelf
-            .put((Table::Registers, row, Some(register_value(seq, value))));
+        self.shelf.put((Table::Registers, row, Some(register_value(seq, value))));
     }
 
-    pub(super) fn write_note(
-        &mut self,
-        doc: DocId,
-        author: NodeId,
-        seq: u64,
-        at: usize,
-        bytes: &[u8],
-    ) {
+    pub(super) fn write_note(&mut self, doc: DocId, author: NodeId, seq: u64, at: usize, bytes: &[u8]) {
         let mut row = doc.to_bytes().to_vec();
         row.extend_from_slice(&author.0);
         row.extend_from_slice(&seq.to_be_bytes());
@@ -67,11 +49,8 @@ impl<S: Shelf> Replica<S> {
         rows.into_iter()
             .filter_map(|(key, change)| {
                 let author = NodeId(key.get(DocId::LEN..DocId::LEN + 32)?.try_into().ok()?);
-                let seq =
-                    u64::from_be_bytes(key.get(DocId::LEN + 32..DocId::LEN + 40)?.try_into().ok()?);
-                self.roster
-                    .role_at(&author, seq)
-                    .filter(|role| role.may_submit())?;
+                let seq = u64::from_be_bytes(key.get(DocId::LEN + 32..DocId::LEN + 40)?.try_into().ok()?);
+                self.roster.role_at(&author, seq).filter(|role| role.may_submit())?;
                 Some((author, seq, change))
             })
             .collect()
@@ -85,12 +64,7 @@ impl<S: Shelf> Replica<S> {
                 let (doc, author, text) = read_register_key(&row)?;
                 let key = Key::parse(doc, author, &text).ok()?;
                 let (seq, value) = read_register_value(&value)?;
-                Some(Stored {
-                    author,
-                    key,
-                    seq,
-                    value: value.to_vec(),
-                })
+                Some(Stored { author, key, seq, value: value.to_vec() })
             })
             .collect()
     }
@@ -98,10 +72,7 @@ impl<S: Shelf> Replica<S> {
     /// Registers of a document for people: author, key, seq, canonical value.
     #[must_use]
     pub fn show(&self, doc: DocId) -> Vec<(NodeId, Key, u64, Vec<u8>)> {
-        self.registers(doc)
-            .into_iter()
-            .map(|r| (r.author, r.key, r.seq, r.value))
-            .collect()
+        self.registers(doc).into_iter().map(|r| (r.author, r.key, r.seq, r.value)).collect()
     }
 
     pub(super) fn load_job(&mut self, id: JobId) -> &mut (Job, Option<Sum>) {
@@ -120,9 +91,7 @@ impl<S: Shelf> Replica<S> {
     /// A job's line in lists.
     #[must_use]
     pub fn job_row(&self, id: JobId) -> Option<JobRow> {
-        self.shelf
-            .get(Table::Jobs, &id.0)
-            .and_then(|row| cbor::decode(&row).ok())
+        self.shelf.get(Table::Jobs, &id.0).and_then(|row| cbor::decode(&row).ok())
     }
 
     /// Folds documents again and writes their rows.
@@ -144,41 +113,28 @@ impl<S: Shelf> Replica<S> {
         let old = digest.replace(new);
         let row = row_of(job, new);
         let doc = DocId::job(id);
-        self.state
-            .replace(&mut self.shelf, doc, old.as_ref(), Some(&new));
+        self.state.replace(&mut self.shelf, doc, old.as_ref(), Some(&new));
         let open = row.state().is_none_or(|state| !state.is_final());
         let open_row = open.then(Vec::new);
         if self.shelf.get(Table::OpenJobs, &id.0).is_some() != open {
             self.shelf.put((Table::OpenJobs, id.0.to_vec(), open_row));
         }
         if row.submitter.is_some() && old.is_none() {
-            self.shelf.put((
-                Table::JobsByTime,
-                time_key(row.created_ms, id),
-                Some(Vec::new()),
-            ));
+            self.shelf.put((Table::JobsByTime, time_key(row.created_ms, id), Some(Vec::new())));
         }
-        self.shelf
-            .put((Table::Jobs, id.0.to_vec(), Some(cbor::encode(&row))));
+        self.shelf.put((Table::Jobs, id.0.to_vec(), Some(cbor::encode(&row))));
     }
 
     fn refold_note(&mut self, doc: DocId) {
         let key = [b"note-digest/".as_slice(), &doc.to_bytes()].concat();
-        let old = self
-            .shelf
-            .get(Table::Meta, &key)
-            .and_then(|v| Sum::try_from(v.as_slice()).ok());
+        let old = self.shelf.get(Table::Meta, &key).and_then(|v| Sum::try_from(v.as_slice()).ok());
         let mut hasher = blake3::Hasher::new();
         hasher.update(&doc.to_bytes());
         for (author, seq, change) in self.note_changes(doc) {
-            hasher
-                .update(&author.0)
-                .update(&seq.to_be_bytes())
-                .update(blake3::hash(&change).as_bytes());
+            hasher.update(&author.0).update(&seq.to_be_bytes()).update(blake3::hash(&change).as_bytes());
         }
         let new: Sum = *hasher.finalize().as_bytes();
-        self.state
-            .replace(&mut self.shelf, doc, old.as_ref(), Some(&new));
+        self.state.replace(&mut self.shelf, doc, old.as_ref(), Some(&new));
         self.shelf.put((Table::Meta, key, Some(new.to_vec())));
     }
 
@@ -188,9 +144,7 @@ impl<S: Shelf> Replica<S> {
         let folded = roster::fold(
             self.mesh,
             self.founder,
-            registers
-                .iter()
-                .map(|r| (r.author, r.key.clone(), r.seq, r.value.as_slice())),
+            registers.iter().map(|r| (r.author, r.key.clone(), r.seq, r.value.as_slice())),
         );
         let digest = roster_digest(&folded, &registers);
         (folded, digest)
@@ -200,21 +154,14 @@ impl<S: Shelf> Replica<S> {
     pub(super) fn refold_roster(&mut self, docs: &mut BTreeSet<DocId>) -> bool {
         let (new, digest) = self.fold_roster();
         let old = self.roster_digest.replace(digest);
-        self.state
-            .replace(&mut self.shelf, DocId::ROSTER, old.as_ref(), Some(&digest));
+        self.state.replace(&mut self.shelf, DocId::ROSTER, old.as_ref(), Some(&digest));
         if new == self.roster {
             return false;
         }
         let before = std::mem::replace(&mut self.roster, new);
-        let authors: BTreeSet<NodeId> = before
-            .members
-            .keys()
-            .chain(self.roster.members.keys())
-            .copied()
-            .collect();
+        let authors: BTreeSet<NodeId> = before.members.keys().chain(self.roster.members.keys()).copied().collect();
         for author in authors {
-            let cut =
-                |r: &roster::Roster| r.revoked.get(&author).map_or(u64::MAX, |(last, _)| *last);
+            let cut = |r: &roster::Roster| r.revoked.get(&author).map_or(u64::MAX, |(last, _)| *last);
             let (old_cut, new_cut) = (cut(&before), cut(&self.roster));
             if old_cut != new_cut {
                 let touched = self.docs_touched(author, old_cut.min(new_cut).saturating_add(1));
@@ -234,9 +181,7 @@ impl<S: Shelf> Replica<S> {
     /// Documents that an author's bundles from `from_seq` on change.
     pub(super) fn docs_touched(&self, author: NodeId, from_seq: u64) -> BTreeSet<DocId> {
         let from = bundle_key(author, from_seq);
-        let rows = self
-            .shelf
-            .scan(Table::Bundles, &author.0, &from, usize::MAX);
+        let rows = self.shelf.scan(Table::Bundles, &author.0, &from, usize::MAX);
         rows.into_iter()
             .filter_map(|(_, wire)| Bundle::decode(wire.into()).ok())
             .flat_map(|bundle| bundle.header.changes.into_iter().map(|c| c.doc))
@@ -261,17 +206,9 @@ impl<S: Shelf> Replica<S> {
     }
 
     fn rewrite_author(&mut self, author: NodeId, docs: &BTreeSet<DocId>) {
-        let docs: BTreeSet<DocId> = docs
-            .iter()
-            .filter(|d| d.kind != DocKind::Roster)
-            .copied()
-            .collect();
+        let docs: BTreeSet<DocId> = docs.iter().filter(|d| d.kind != DocKind::Roster).copied().collect();
         for doc in &docs {
-            for r in self
-                .registers(*doc)
-                .into_iter()
-                .filter(|r| r.author == author)
-            {
+            for r in self.registers(*doc).into_iter().filter(|r| r.author == author) {
                 let row = register_key(*doc, &r.key.to_string(), author);
                 self.shelf.put((Table::Registers, row, None));
             }
@@ -280,11 +217,8 @@ impl<S: Shelf> Replica<S> {
                 self.shelf.put((Table::Notes, row, None));
             }
         }
-        let digests: Vec<(JobId, Option<Sum>)> = docs
-            .iter()
-            .filter_map(DocId::as_job)
-            .map(|id| (id, self.load_job(id).1))
-            .collect();
+        let digests: Vec<(JobId, Option<Sum>)> =
+            docs.iter().filter_map(DocId::as_job).map(|id| (id, self.load_job(id).1)).collect();
         for (id, _) in &digests {
             self.jobs.remove(id);
         }
@@ -296,8 +230,7 @@ impl<S: Shelf> Replica<S> {
             if !self.counts(&author, seq) {
                 break;
             }
-            for (at, (change, body)) in bundle.header.changes.iter().zip(&bundle.bodies).enumerate()
-            {
+            for (at, (change, body)) in bundle.header.changes.iter().zip(&bundle.bodies).enumerate() {
                 match body {
                     Body::Register { key, value } if docs.contains(&change.doc) => {
                         self.write_register(change.doc, author, key, seq, value);
@@ -317,19 +250,8 @@ impl<S: Shelf> Replica<S> {
 
 fn row_of(job: &Job, digest: Sum) -> JobRow {
     let spec = job.spec();
-    let title = spec.map(|(_, s)| {
-        if s.name.is_empty() {
-            s.command.join(" ")
-        } else {
-            s.name.clone()
-        }
-    });
-    let owner = job
-        .claims()
-        .iter()
-        .rev()
-        .find(|(id, _)| !job.is_void(id))
-        .map(|(id, _)| id.owner);
+    let title = spec.map(|(_, s)| if s.name.is_empty() { s.command.join(" ") } else { s.name.clone() });
+    let owner = job.claims().iter().rev().find(|(id, _)| !job.is_void(id)).map(|(id, _)| id.owner);
     JobRow {
         id: job.id,
         state: job.state().map(|s| s as u8),
@@ -339,11 +261,7 @@ fn row_of(job: &Job, digest: Sum) -> JobRow {
         created_ms: spec.map_or(0, |(_, s)| s.created_ms),
         tasks: spec.map_or(0, |(_, s)| s.tasks()),
         done: job.count(JobState::Done),
-        title: title
-            .unwrap_or_default()
-            .chars()
-            .take(TITLE_CHARS_MAX)
-            .collect(),
+        title: title.unwrap_or_default().chars().take(TITLE_CHARS_MAX).collect(),
         digest,
     }
 }
@@ -351,29 +269,14 @@ fn row_of(job: &Job, digest: Sum) -> JobRow {
 fn roster_digest(folded: &roster::Roster, registers: &[Stored]) -> Sum {
     let mut hasher = blake3::Hasher::new();
     for r in registers {
-        let line = cbor::encode(&(
-            r.author,
-            r.key.to_string(),
-            r.seq,
-            serde_bytes::Bytes::new(&r.value),
-        ));
+        let line = cbor::encode(&(r.author, r.key.to_string(), r.seq, serde_bytes::Bytes::new(&r.value)));
         hasher.update(blake3::hash(&line).as_bytes());
     }
     for (node, member) in &folded.members {
-        hasher.update(&cbor::encode(&(
-            node,
-            &member.name,
-            member.person,
-            &member.roles,
-        )));
+        hasher.update(&cbor::encode(&(node, &member.name, member.person, &member.roles)));
     }
     for (node, (seq, hash)) in &folded.revoked {
-        hasher.update(&cbor::encode(&(
-            node,
-            seq,
-            ByteArray::new(hash.0),
-            folded.suspended.contains(node),
-        )));
+        hasher.update(&cbor::encode(&(node, seq, ByteArray::new(hash.0), folded.suspended.contains(node))));
     }
     *hasher.finalize().as_bytes()
 }

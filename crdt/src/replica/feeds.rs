@@ -25,12 +25,7 @@ pub struct Feed {
 
 impl Default for Feed {
     fn default() -> Self {
-        Self {
-            seq: 0,
-            hash: BundleHash::ZERO,
-            hlc: 0,
-            frozen: false,
-        }
+        Self { seq: 0, hash: BundleHash::ZERO, hlc: 0, frozen: false }
     }
 }
 
@@ -48,23 +43,13 @@ pub struct ForkProof {
 impl<S: Shelf> Replica<S> {
     pub(super) fn store_bundle(&mut self, bundle: &Bundle) {
         let header = &bundle.header;
-        let feed = Feed {
-            seq: header.seq,
-            hash: bundle.hash,
-            hlc: header.hlc,
-            frozen: false,
-        };
-        self.shelf.put((
-            Table::Bundles,
-            bundle_key(header.author, header.seq),
-            Some(bundle.wire.to_vec()),
-        ));
+        let feed = Feed { seq: header.seq, hash: bundle.hash, hlc: header.hlc, frozen: false };
+        self.shelf.put((Table::Bundles, bundle_key(header.author, header.seq), Some(bundle.wire.to_vec())));
         self.put_feed(header.author, feed);
     }
 
     fn put_feed(&mut self, author: NodeId, feed: Feed) {
-        self.shelf
-            .put((Table::Feeds, author.0.to_vec(), Some(cbor::encode(&feed))));
+        self.shelf.put((Table::Feeds, author.0.to_vec(), Some(cbor::encode(&feed))));
         self.feeds.insert(author, feed);
     }
 
@@ -74,20 +59,14 @@ impl<S: Shelf> Replica<S> {
         if seq == feed.seq && bundle.hash == feed.hash {
             return Ingest::Duplicate;
         }
-        let known = self
-            .shelf
-            .get(Table::Bundles, &bundle_key(author, seq))
-            .and_then(|w| Bundle::decode(w.into()).ok());
+        let known =
+            self.shelf.get(Table::Bundles, &bundle_key(author, seq)).and_then(|w| Bundle::decode(w.into()).ok());
         match known {
             Some(known) if known.hash != bundle.hash => {
                 let mut pair = [known, bundle];
                 pair.sort_by_key(|b| b.hash);
                 let branches = pair.map(|b| b.wire);
-                let proof = ForkProof {
-                    author,
-                    seq,
-                    branches,
-                };
+                let proof = ForkProof { author, seq, branches };
                 self.freeze(&proof);
                 Ingest::Forked(Box::new(proof))
             }
@@ -97,16 +76,10 @@ impl<S: Shelf> Replica<S> {
 
     /// Takes in a proof of a fork that a peer sent; both branches must verify. Answers whether anything changed.
     pub fn ingest_fork(&mut self, proof: &ForkProof) -> bool {
-        let pair: Vec<Bundle> = proof
-            .branches
-            .iter()
-            .filter_map(|w| Bundle::decode(w.clone()).ok())
-            .collect();
+        let pair: Vec<Bundle> = proof.branches.iter().filter_map(|w| Bundle::decode(w.clone()).ok()).collect();
         let [one, two] = &pair[..] else { return false };
         let same_place = (one.header.author, one.header.seq) == (two.header.author, two.header.seq);
-        let ours = [one, two]
-            .iter()
-            .all(|b| b.header.mesh == self.mesh || b.header.seq == 1);
+        let ours = [one, two].iter().all(|b| b.header.mesh == self.mesh || b.header.seq == 1);
         if !same_place
             || !ours
             || one.hash == two.hash
@@ -128,17 +101,10 @@ impl<S: Shelf> Replica<S> {
     pub fn forks(&self) -> Vec<ForkProof> {
         let rows = self.shelf.all(Table::Forks, &[]);
         rows.iter()
-            .filter_map(|(_, row)| {
-                cbor::decode::<(NodeId, u64, Vec<serde_bytes::ByteBuf>)>(row).ok()
-            })
+            .filter_map(|(_, row)| cbor::decode::<(NodeId, u64, Vec<serde_bytes::ByteBuf>)>(row).ok())
             .filter_map(|(author, seq, branches)| {
-                let branches: Vec<Bytes> =
-                    branches.into_iter().map(|b| b.into_vec().into()).collect();
-                Some(ForkProof {
-                    author,
-                    seq,
-                    branches: branches.try_into().ok()?,
-                })
+                let branches: Vec<Bytes> = branches.into_iter().map(|b| b.into_vec().into()).collect();
+                Some(ForkProof { author, seq, branches: branches.try_into().ok()? })
             })
             .collect()
     }
@@ -146,14 +112,9 @@ impl<S: Shelf> Replica<S> {
     /// Rewinds a feed to before its fork. Both branches stay as evidence; nothing after them counts anywhere.
     fn freeze(&mut self, proof: &ForkProof) {
         let (author, fork_seq) = (proof.author, proof.seq);
-        let branches: Vec<_> = proof
-            .branches
-            .iter()
-            .map(|b| serde_bytes::ByteBuf::from(b.to_vec()))
-            .collect();
+        let branches: Vec<_> = proof.branches.iter().map(|b| serde_bytes::ByteBuf::from(b.to_vec())).collect();
         let row = cbor::encode(&(author, fork_seq, branches));
-        self.shelf
-            .put((Table::Forks, bundle_key(author, fork_seq), Some(row)));
+        self.shelf.put((Table::Forks, bundle_key(author, fork_seq), Some(row)));
         let head = self.feeds.get(&author).map_or(0, |feed| feed.seq);
         let keep = fork_seq - 1;
         if head <= keep {
@@ -165,30 +126,17 @@ impl<S: Shelf> Replica<S> {
             return;
         }
         let docs = self.docs_touched(author, fork_seq);
-        for (key, _) in self.shelf.scan(
-            Table::Bundles,
-            &author.0,
-            &bundle_key(author, fork_seq),
-            usize::MAX,
-        ) {
+        for (key, _) in self.shelf.scan(Table::Bundles, &author.0, &bundle_key(author, fork_seq), usize::MAX) {
             self.shelf.put((Table::Bundles, key, None));
         }
-        let last = self
-            .shelf
-            .get(Table::Bundles, &bundle_key(author, keep))
-            .and_then(|w| Bundle::decode(w.into()).ok());
-        let feed = last.map_or(
-            Feed {
-                frozen: true,
-                ..Feed::default()
-            },
-            |b| Feed {
-                seq: keep,
-                hash: b.hash,
-                hlc: b.header.hlc,
-                frozen: true,
-            },
-        );
+        let last =
+            self.shelf.get(Table::Bundles, &bundle_key(author, keep)).and_then(|w| Bundle::decode(w.into()).ok());
+        let feed = last.map_or(Feed { frozen: true, ..Feed::default() }, |b| Feed {
+            seq: keep,
+            hash: b.hash,
+            hlc: b.header.hlc,
+            frozen: true,
+        });
         self.put_feed(author, feed);
         self.waiting.retain(|(a, _), _| *a != author);
         self.rebuild_author(author, docs);

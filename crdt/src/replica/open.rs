@@ -46,14 +46,7 @@ impl<S: Shelf> Replica<S> {
             nonce: ByteArray::new(words.nonce),
         };
         let changes = [Change::register(DocId::ROSTER, &Key::Mesh, &founding)];
-        let first = Bundle::sign(
-            key,
-            MeshId::ZERO,
-            1,
-            BundleHash::ZERO,
-            words.now_ms << 16,
-            &changes,
-        );
+        let first = Bundle::sign(key, MeshId::ZERO, 1, BundleHash::ZERO, words.now_ms << 16, &changes);
         let mut replica = Self::begin(shelf, MeshId(first.hash.0), me);
         let mut applied = Applied::default();
         replica.apply_chain(first.clone(), &mut applied);
@@ -63,11 +56,7 @@ impl<S: Shelf> Replica<S> {
     /// A replica of a mesh of which only its id and founder are known.
     #[must_use]
     pub fn begin(mut shelf: S, mesh: MeshId, founder: NodeId) -> Self {
-        shelf.put((
-            Table::Meta,
-            MESH_ROW.to_vec(),
-            Some(cbor::encode(&(mesh, founder))),
-        ));
+        shelf.put((Table::Meta, MESH_ROW.to_vec(), Some(cbor::encode(&(mesh, founder)))));
         let state = StateHash::load(&shelf);
         Self {
             mesh,
@@ -89,9 +78,7 @@ impl<S: Shelf> Replica<S> {
     /// # Errors
     /// The shelf, when there is no mesh on it.
     pub fn open(shelf: S) -> Result<Self, S> {
-        let row = shelf
-            .get(Table::Meta, MESH_ROW)
-            .and_then(|row| cbor::decode::<(MeshId, NodeId)>(&row).ok());
+        let row = shelf.get(Table::Meta, MESH_ROW).and_then(|row| cbor::decode::<(MeshId, NodeId)>(&row).ok());
         let Some((mesh, founder)) = row else {
             return Err(shelf);
         };

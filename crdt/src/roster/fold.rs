@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 
-use super::values::{
-    Admission, Founding, Invite, Person, RecoveryAct, RecoverySigned, Revocation, Role, RoleChange,
-};
+use super::values::{Admission, Founding, Invite, Person, RecoveryAct, RecoverySigned, Revocation, Role, RoleChange};
 use super::{Member, Roster};
 use crate::cbor;
 use crate::doc::Key;
@@ -54,15 +52,8 @@ pub fn fold<'a>(
     founder: NodeId,
     registers: impl IntoIterator<Item = (NodeId, Key, u64, &'a [u8])>,
 ) -> Roster {
-    let entries: Vec<Entry<'a>> = registers
-        .into_iter()
-        .map(|(author, key, seq, value)| Entry {
-            author,
-            key,
-            seq,
-            value,
-        })
-        .collect();
+    let entries: Vec<Entry<'a>> =
+        registers.into_iter().map(|(author, key, seq, value)| Entry { author, key, seq, value }).collect();
     let parsed = parse(mesh, founder, &entries);
     let mut cuts: BTreeMap<NodeId, (u64, BundleHash)> = BTreeMap::new();
     let mut seen = Vec::new();
@@ -81,10 +72,8 @@ pub fn fold<'a>(
 }
 
 fn parse(mesh: MeshId, founder: NodeId, entries: &[Entry<'_>]) -> Parsed {
-    let founding: Option<Founding> = entries
-        .iter()
-        .find(|e| e.key == Key::Mesh && e.author == founder && e.seq == 1)
-        .and_then(|e| read(e.value));
+    let founding: Option<Founding> =
+        entries.iter().find(|e| e.key == Key::Mesh && e.author == founder && e.seq == 1).and_then(|e| read(e.value));
     let recovery = founding.as_ref().map(|f| f.recovery.into_array());
     let mut parsed = Parsed {
         founding: founding.map(|f| (founder, f)),
@@ -99,55 +88,34 @@ fn parse(mesh: MeshId, founder: NodeId, entries: &[Entry<'_>]) -> Parsed {
     for entry in entries {
         parse_entry(mesh, recovery.as_ref(), entry, &mut parsed);
     }
-    parsed.admissions.sort_by(|a, b| {
-        (a.0, a.1.admitted_ms, a.1.invite).cmp(&(b.0, b.1.admitted_ms, b.1.invite))
-    });
-    parsed
-        .roles
-        .sort_by_key(|(by, seq, target, change)| (*target, change.after_seq, *by, *seq));
-    parsed
-        .persons
-        .sort_by_key(|(by, seq, id, _)| (*id, *by, *seq));
-    parsed
-        .invites
-        .sort_by_key(|(by, seq, id, _)| (*id, *by, *seq));
-    parsed
-        .revocations
-        .sort_by_key(|r| (r.target, r.last_seq, r.by, r.at_seq));
+    parsed.admissions.sort_by(|a, b| (a.0, a.1.admitted_ms, a.1.invite).cmp(&(b.0, b.1.admitted_ms, b.1.invite)));
+    parsed.roles.sort_by_key(|(by, seq, target, change)| (*target, change.after_seq, *by, *seq));
+    parsed.persons.sort_by_key(|(by, seq, id, _)| (*id, *by, *seq));
+    parsed.invites.sort_by_key(|(by, seq, id, _)| (*id, *by, *seq));
+    parsed.revocations.sort_by_key(|r| (r.target, r.last_seq, r.by, r.at_seq));
     parsed
 }
 
 fn parse_entry(mesh: MeshId, recovery: Option<&[u8; 32]>, entry: &Entry<'_>, parsed: &mut Parsed) {
     let (by, seq) = (entry.author, entry.seq);
     match &entry.key {
-        Key::Person(id, _) => parsed
-            .persons
-            .extend(read(entry.value).map(|v| (by, seq, *id, v))),
-        Key::Invite(id) => parsed
-            .invites
-            .extend(read(entry.value).map(|v| (by, seq, *id, v))),
-        Key::Member(node) => parsed.admissions.extend(
-            read::<Admission>(entry.value)
-                .filter(|a| a.verifies(mesh, *node))
-                .map(|a| (*node, a)),
-        ),
-        Key::Role(node, _) => parsed
-            .roles
-            .extend(read(entry.value).map(|v| (by, seq, *node, v))),
-        Key::Revoke(target) => parsed
-            .revocations
-            .extend(read::<Revocation>(entry.value).map(|r| Attack {
-                by,
-                at_seq: seq,
-                target: *target,
-                last_seq: r.last_seq,
-                last_hash: r.last_hash,
-                recovery: false,
-            })),
+        Key::Person(id, _) => parsed.persons.extend(read(entry.value).map(|v| (by, seq, *id, v))),
+        Key::Invite(id) => parsed.invites.extend(read(entry.value).map(|v| (by, seq, *id, v))),
+        Key::Member(node) => parsed
+            .admissions
+            .extend(read::<Admission>(entry.value).filter(|a| a.verifies(mesh, *node)).map(|a| (*node, a))),
+        Key::Role(node, _) => parsed.roles.extend(read(entry.value).map(|v| (by, seq, *node, v))),
+        Key::Revoke(target) => parsed.revocations.extend(read::<Revocation>(entry.value).map(|r| Attack {
+            by,
+            at_seq: seq,
+            target: *target,
+            last_seq: r.last_seq,
+            last_hash: r.last_hash,
+            recovery: false,
+        })),
         Key::Recover(_) => {
             let signed = read::<RecoverySigned>(entry.value);
-            let Some(signed) = signed.filter(|s| recovery.is_some_and(|key| s.verifies(mesh, key)))
-            else {
+            let Some(signed) = signed.filter(|s| recovery.is_some_and(|key| s.verifies(mesh, key))) else {
                 return;
             };
             match signed.act {
@@ -158,14 +126,7 @@ fn parse_entry(mesh: MeshId, recovery: Option<&[u8; 32]>, entry: &Entry<'_>, par
                     parsed.restored.insert(node);
                 }
                 RecoveryAct::Revoke(target, last_seq, last_hash) => {
-                    parsed.revocations.push(Attack {
-                        by,
-                        at_seq: seq,
-                        target,
-                        last_seq,
-                        last_hash,
-                        recovery: true,
-                    })
+                    parsed.revocations.push(Attack { by, at_seq: seq, target, last_seq, last_hash, recovery: true })
                 }
             }
         }
@@ -193,20 +154,9 @@ fn members(parsed: &Parsed, cuts: &BTreeMap<NodeId, (u64, BundleHash)>) -> Membe
     let Some((founder, founding)) = &parsed.founding else {
         return members;
     };
-    members.insert(
-        *founder,
-        member(
-            &founding.node_name,
-            founding.person,
-            Role::Admin,
-            founding.created_ms,
-            None,
-        ),
-    );
+    members.insert(*founder, member(&founding.node_name, founding.person, Role::Admin, founding.created_ms, None));
     for (node, name) in &parsed.recovered {
-        members
-            .entry(*node)
-            .or_insert_with(|| member(name, person_of(*node), Role::Admin, 0, None));
+        members.entry(*node).or_insert_with(|| member(name, person_of(*node), Role::Admin, 0, None));
     }
     let counts = |by: &NodeId, seq: u64| cuts.get(by).is_none_or(|(last, _)| seq <= *last);
     for _ in 0..ROSTER_ROUNDS_MAX {
@@ -215,21 +165,13 @@ fn members(parsed: &Parsed, cuts: &BTreeMap<NodeId, (u64, BundleHash)>) -> Membe
             if members.contains_key(node) {
                 continue;
             }
-            let invite = parsed.invites.iter().find(|(by, seq, id, _)| {
-                *id == admission.invite && counts(by, *seq) && is_admin(&members, by, *seq)
-            });
+            let invite = parsed
+                .invites
+                .iter()
+                .find(|(by, seq, id, _)| *id == admission.invite && counts(by, *seq) && is_admin(&members, by, *seq));
             if let Some((_, _, id, invite)) = invite {
                 let person = invite.person.unwrap_or_else(|| person_of(*node));
-                members.insert(
-                    *node,
-                    member(
-                        &admission.name,
-                        person,
-                        invite.role,
-                        admission.admitted_ms,
-                        Some(*id),
-                    ),
-                );
+                members.insert(*node, member(&admission.name, person, invite.role, admission.admitted_ms, Some(*id)));
             }
         }
         let roles = apply_roles(parsed, &mut members, &counts);
@@ -240,11 +182,7 @@ fn members(parsed: &Parsed, cuts: &BTreeMap<NodeId, (u64, BundleHash)>) -> Membe
     members
 }
 
-fn apply_roles(
-    parsed: &Parsed,
-    members: &mut Members,
-    counts: &impl Fn(&NodeId, u64) -> bool,
-) -> bool {
+fn apply_roles(parsed: &Parsed, members: &mut Members, counts: &impl Fn(&NodeId, u64) -> bool) -> bool {
     let mut changed = false;
     for (by, seq, target, change) in &parsed.roles {
         if !counts(by, *seq) || !is_admin(members, by, *seq) {
@@ -263,25 +201,11 @@ fn apply_roles(
 }
 
 fn is_admin(members: &Members, node: &NodeId, seq: u64) -> bool {
-    members
-        .get(node)
-        .is_some_and(|m| m.role_at(seq).may_administer())
+    members.get(node).is_some_and(|m| m.role_at(seq).may_administer())
 }
 
-fn member(
-    name: &str,
-    person: PersonId,
-    role: Role,
-    admitted_ms: u64,
-    invite: Option<crate::ids::InviteId>,
-) -> Member {
-    Member {
-        name: name.to_owned(),
-        person,
-        roles: vec![(0, role)],
-        admitted_ms,
-        invite,
-    }
+fn member(name: &str, person: PersonId, role: Role, admitted_ms: u64, invite: Option<crate::ids::InviteId>) -> Member {
+    Member { name: name.to_owned(), person, roles: vec![(0, role)], admitted_ms, invite }
 }
 
 /// The person that a device stands for until an admin says otherwise.
@@ -308,9 +232,7 @@ fn effective_cuts(parsed: &Parsed, members: &Members) -> (Cuts, BTreeSet<NodeId>
             if state[at].is_some() {
                 continue;
             }
-            let attackers: Vec<usize> = (0..acts.len())
-                .filter(|other| hits(acts[*other], acts[at]))
-                .collect();
+            let attackers: Vec<usize> = (0..acts.len()).filter(|other| hits(acts[*other], acts[at])).collect();
             if attackers.iter().all(|other| state[*other] == Some(false)) {
                 state[at] = Some(true);
                 changed = true;
@@ -339,11 +261,7 @@ fn effective_cuts(parsed: &Parsed, members: &Members) -> (Cuts, BTreeSet<NodeId>
 }
 
 fn finish(parsed: Parsed, members: Members, cuts: Cuts, suspended: BTreeSet<NodeId>) -> Roster {
-    let mut roster = Roster {
-        members,
-        suspended,
-        ..Roster::default()
-    };
+    let mut roster = Roster { members, suspended, ..Roster::default() };
     if let Some((_, founding)) = &parsed.founding {
         roster.mesh_name.clone_from(&founding.name);
         roster.recovery = Some(founding.recovery.into_array());
@@ -356,15 +274,8 @@ fn finish(parsed: Parsed, members: Members, cuts: Cuts, suspended: BTreeSet<Node
     }
     for (by, seq, id, invite) in parsed.invites {
         if counts(&by, seq) && is_admin(&roster.members, &by, seq) {
-            let used = roster
-                .members
-                .values()
-                .filter(|m| m.invite == Some(id))
-                .count();
-            roster
-                .invites
-                .entry(id)
-                .or_insert((invite, u32::try_from(used).unwrap_or(u32::MAX)));
+            let used = roster.members.values().filter(|m| m.invite == Some(id)).count();
+            roster.invites.entry(id).or_insert((invite, u32::try_from(used).unwrap_or(u32::MAX)));
         }
     }
     roster.revoked = cuts;

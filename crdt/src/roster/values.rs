@@ -25,13 +25,7 @@ pub enum Role {
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 5] = [
-        Self::Admin,
-        Self::Submitter,
-        Self::Worker,
-        Self::Observer,
-        Self::Gateway,
-    ];
+    pub const ALL: [Self; 5] = [Self::Admin, Self::Submitter, Self::Worker, Self::Observer, Self::Gateway];
 
     /// May write the roster.
     #[must_use]
@@ -68,10 +62,7 @@ impl std::str::FromStr for Role {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        Self::ALL
-            .into_iter()
-            .find(|role| role.name() == text)
-            .ok_or(())
+        Self::ALL.into_iter().find(|role| role.name() == text).ok_or(())
     }
 }
 
@@ -132,19 +123,12 @@ impl Admission {
     #[must_use]
     pub fn verifies(&self, mesh: MeshId, node: NodeId) -> bool {
         let message = admission_message(mesh, node, &self.name, self.invite);
-        verifies(&self.invite.0, &message, &self.proof)
-            && verifies(&node.0, &message, &self.consent)
+        verifies(&self.invite.0, &message, &self.proof) && verifies(&node.0, &message, &self.consent)
     }
 
     /// Signs a node in with an invite's private half.
     #[must_use]
-    pub fn sign(
-        mesh: MeshId,
-        node: &SigningKey,
-        name: &str,
-        invite: &SigningKey,
-        admitted_ms: u64,
-    ) -> Self {
+    pub fn sign(mesh: MeshId, node: &SigningKey, name: &str, invite: &SigningKey, admitted_ms: u64) -> Self {
         let id = InviteId(invite.verifying_key().to_bytes());
         let message = admission_message(mesh, NodeId(node.verifying_key().to_bytes()), name, id);
         Self {
@@ -214,27 +198,16 @@ impl RecoverySigned {
     #[must_use]
     pub fn sign(mesh: MeshId, key: &SigningKey, act: RecoveryAct, name: &str) -> Self {
         let message = cbor::encode(&("v6/recovery/1", mesh, &act));
-        Self {
-            act,
-            name: name.to_owned(),
-            signature: ByteArray::new(key.sign(&message).to_bytes()),
-        }
+        Self { act, name: name.to_owned(), signature: ByteArray::new(key.sign(&message).to_bytes()) }
     }
 
     /// Whether the mesh's recovery key signed it.
     #[must_use]
     pub fn verifies(&self, mesh: MeshId, recovery: &[u8; 32]) -> bool {
-        verifies(
-            recovery,
-            &cbor::encode(&("v6/recovery/1", mesh, &self.act)),
-            &self.signature,
-        )
+        verifies(recovery, &cbor::encode(&("v6/recovery/1", mesh, &self.act)), &self.signature)
     }
 }
 
 fn verifies(key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
-    VerifyingKey::from_bytes(key).is_ok_and(|key| {
-        key.verify(message, &Signature::from_bytes(signature))
-            .is_ok()
-    })
+    VerifyingKey::from_bytes(key).is_ok_and(|key| key.verify(message, &Signature::from_bytes(signature)).is_ok())
 }

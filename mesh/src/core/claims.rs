@@ -39,7 +39,14 @@ impl<S: Shelf> Core<S> {
         self.called.insert((job, attempt, range.start), called);
     }
 
-    fn decline(&mut self, by: NodeId, rank: &[NodeId], (job, attempt, start): (JobId, u32, u32), lack: Lack, out: &mut Effects) {
+    fn decline(
+        &mut self,
+        by: NodeId,
+        rank: &[NodeId],
+        (job, attempt, start): (JobId, u32, u32),
+        lack: Lack,
+        out: &mut Effects,
+    ) {
         let msg = Msg::Decline { job, attempt, start, lack: lack.clone() };
         let to: BTreeSet<NodeId> = rank.iter().copied().chain([by]).collect();
         for node in to {
@@ -124,7 +131,8 @@ impl<S: Shelf> Core<S> {
         let Some(job) = self.replica.cached_job(&id) else { return };
         let Some((submitter, spec)) = job.spec() else { return };
         let (submitter, spec) = (*submitter, spec.clone());
-        let seen = job.claims().keys().filter(|c| c.attempt == attempt && c.range.overlaps(&range)).map(|c| c.owner).collect();
+        let seen =
+            job.claims().keys().filter(|c| c.attempt == attempt && c.range.overlaps(&range)).map(|c| c.owner).collect();
         let each_us = self.durations.of(&spec);
         let queued_ms: u64 = self.held.values().map(|held| held.estimate_us / 1_000).sum();
         let moving_ms = spec.input_bytes / MOVE_BYTES_PER_MS * 10;
@@ -162,7 +170,8 @@ impl<S: Shelf> Core<S> {
         if free == 0 {
             return;
         }
-        let mut waiting: Vec<_> = self.held.iter().filter(|(_, h)| h.phase == Phase::Waiting).map(|(k, h)| (h.at, *k)).collect();
+        let mut waiting: Vec<_> =
+            self.held.iter().filter(|(_, h)| h.phase == Phase::Waiting).map(|(k, h)| (h.at, *k)).collect();
         waiting.sort_unstable_by_key(|(at, key)| (*at, *key));
         for (_, (id, claim)) in waiting {
             if free == 0 {
@@ -193,7 +202,15 @@ impl<S: Shelf> Core<S> {
         self.report(now, job, claim, first);
     }
 
-    pub(super) fn on_exited(&mut self, now: Now, job: JobId, claim: ClaimId, task: u32, (started_ms, at_ms): (u64, u64), exit: Exit) {
+    pub(super) fn on_exited(
+        &mut self,
+        now: Now,
+        job: JobId,
+        claim: ClaimId,
+        task: u32,
+        (started_ms, at_ms): (u64, u64),
+        exit: Exit,
+    ) {
         let Some(held) = self.held.get_mut(&(job, claim)) else { return };
         let entry = TaskReport(task, started_ms, Some((at_ms, exit)));
         match held.report.tasks.binary_search_by_key(&task, |t| t.0) {

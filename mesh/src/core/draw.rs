@@ -55,7 +55,9 @@ impl<S: Shelf> Core<S> {
             let range = if chosen.array { self.slice(&spec, chosen.id, chosen.range) } else { chosen.range };
             self.claim(now, chosen.id, range, chosen.attempt, chosen.basis.clone());
             if chosen.array {
-                for part in [TaskRange { end: range.start, ..chosen.range }, TaskRange { start: range.end, ..chosen.range }] {
+                for part in
+                    [TaskRange { end: range.start, ..chosen.range }, TaskRange { start: range.end, ..chosen.range }]
+                {
                     if part.start < part.end {
                         candidates.push(Candidate { range: part, basis: chosen.basis.clone(), ..chosen });
                     }
@@ -95,7 +97,9 @@ impl<S: Shelf> Core<S> {
                     Basis::Retry => (RETRY_BACKOFF_MS << attempt.saturating_sub(2).min(16)).min(RETRY_BACKOFF_MS_MAX),
                     Basis::First | Basis::Lost { .. } => 0,
                 };
-                let mine = |h: &&(JobId, crdt::job::ClaimId)| h.0 == id && h.1.range.overlaps(&range) && h.1.attempt == attempt;
+                let mine = |h: &&(JobId, crdt::job::ClaimId)| {
+                    h.0 == id && h.1.range.overlaps(&range) && h.1.attempt == attempt
+                };
                 if !self.is_due(now, seen.plus_ms(age + backoff)) || self.held.keys().any(|h| mine(&h)) {
                     continue;
                 }

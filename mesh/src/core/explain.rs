@@ -80,11 +80,8 @@ impl<S: Shelf> Core<S> {
 
     fn offer_views(&self, id: JobId, spec: &JobSpec) -> Vec<OfferView> {
         let estimate_ms = self.durations.of(spec).map(|us| us / 1_000);
-        let declines: BTreeMap<NodeId, Lack> = self
-            .calls
-            .range((id, 0)..=(id, u32::MAX))
-            .flat_map(|(_, call)| call.declines.clone())
-            .collect();
+        let declines: BTreeMap<NodeId, Lack> =
+            self.calls.range((id, 0)..=(id, u32::MAX)).flat_map(|(_, call)| call.declines.clone()).collect();
         self.live_offers()
             .map(|(node, offer)| {
                 let mut lacks = lacks(offer, spec);
@@ -126,7 +123,11 @@ fn count_reasons(offers: &[OfferView]) -> String {
     let texts: Vec<String> = parts
         .into_iter()
         .enumerate()
-        .map(|(at, (n, reason))| if at == 0 { format!("{n} of {total} nodes: {reason}") } else { format!("{n}: {reason}") })
+        .map(
+            |(at, (n, reason))| {
+                if at == 0 { format!("{n} of {total} nodes: {reason}") } else { format!("{n}: {reason}") }
+            },
+        )
         .collect();
     texts.join("; ")
 }

@@ -141,7 +141,8 @@ impl<S: Shelf> Core<S> {
 
     /// Watchers of the attempt before that are not heard.
     pub(super) fn unheard_watchers(&self, now: Now, job: &Job, segment: &Segment, attempt: u32) -> Vec<NodeId> {
-        let before = job.claims().iter().find(|(id, _)| id.attempt == attempt && id.range.contains(segment.range.start));
+        let before =
+            job.claims().iter().find(|(id, _)| id.attempt == attempt && id.range.contains(segment.range.start));
         let watchers = before.map(|(_, claim)| claim.value.watchers.clone()).unwrap_or_default();
         watchers.into_iter().filter(|w| !self.is_heard(now, w, LEASE_MS)).collect()
     }
@@ -153,8 +154,7 @@ impl<S: Shelf> Core<S> {
             return None;
         }
         let watchers = &job.claims().get(claim)?.value.watchers;
-        let unheard: Vec<NodeId> =
-            watchers.iter().filter(|w| !self.is_heard(now, w, LEASE_MS)).copied().collect();
+        let unheard: Vec<NodeId> = watchers.iter().filter(|w| !self.is_heard(now, w, LEASE_MS)).copied().collect();
         let heard = watchers.len() - unheard.len();
         if heard > 0 {
             let by = job.lost_by(claim).filter(|by| watchers.contains(by)).count();

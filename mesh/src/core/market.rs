@@ -148,7 +148,9 @@ impl<S: Shelf> Core<S> {
             return;
         }
         if call.rank.is_empty() {
-            let Some(spec) = self.replica.cached_job(&id).and_then(|j| j.spec()).map(|(_, spec)| spec.clone()) else { return };
+            let Some(spec) = self.replica.cached_job(&id).and_then(|j| j.spec()).map(|(_, spec)| spec.clone()) else {
+                return;
+            };
             call.rank = self.rank(&spec, id, call.range.start);
             call.declines.clear();
         }
@@ -159,7 +161,8 @@ impl<S: Shelf> Core<S> {
             call.offers_version = self.offers_version;
         } else {
             call.called += next.len();
-            let msg = Msg::Call { job: id, attempt: call.attempt, range: call.range, rank: next.clone(), slices: Vec::new() };
+            let msg =
+                Msg::Call { job: id, attempt: call.attempt, range: call.range, rank: next.clone(), slices: Vec::new() };
             for node in &next {
                 if *node == self.me {
                     self.on_call(now, self.me, id, call.attempt, call.range, (next.clone(), Vec::new()), out);

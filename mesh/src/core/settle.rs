@@ -53,7 +53,8 @@ impl<S: Shelf> Core<S> {
     }
 
     fn settle_own(&mut self, now: Now, id: JobId, after: &[JobId], out: &mut Effects) {
-        let failed = after.iter().find(|up| self.state_of(up).is_some_and(|s| s.is_final() && s != JobState::Done)).copied();
+        let failed =
+            after.iter().find(|up| self.state_of(up).is_some_and(|s| s.is_final() && s != JobState::Done)).copied();
         let Some(job) = self.replica.cached_job(&id) else { return };
         let array = job.spec().is_some_and(|(_, spec)| spec.array > 0);
         let segments = job.segments().to_vec();
@@ -67,7 +68,14 @@ impl<S: Shelf> Core<S> {
                     }
                 }
                 Waiting::Claim { .. } if failed.is_some() => {
-                    self.write_accept(now, id, segment.range, (Outcome::Skipped, 0, None), failed, "a job before it did not succeed");
+                    self.write_accept(
+                        now,
+                        id,
+                        segment.range,
+                        (Outcome::Skipped, 0, None),
+                        failed,
+                        "a job before it did not succeed",
+                    );
                 }
                 Waiting::Claim { .. } | Waiting::Owner(_) | Waiting::Nobody => {}
             }
@@ -129,7 +137,8 @@ impl<S: Shelf> Core<S> {
         because: Option<JobId>,
         reason: &str,
     ) {
-        let accept = Accept { outcome, attempt, node, because, at_risk: false, reason: reason.to_owned(), at_ms: now.wall_ms };
+        let accept =
+            Accept { outcome, attempt, node, because, at_risk: false, reason: reason.to_owned(), at_ms: now.wall_ms };
         self.write(DocId::job(id), &Key::Accept(range), &accept);
     }
 }

@@ -18,11 +18,7 @@ use super::{BlobRef, Blobs, Held, Pin, merge, now_ms, our_hash, platform};
 /// Content to be taken in, part by part.
 enum Source {
     Memory(Bytes),
-    File {
-        file: File,
-        path: PathBuf,
-        left: u64,
-    },
+    File { file: File, path: PathBuf, left: u64 },
 }
 
 impl Source {
@@ -30,9 +26,7 @@ impl Source {
     async fn next_part(&mut self) -> Result<Bytes, BlobError> {
         match self {
             Self::Memory(bytes) => {
-                let len = bytes
-                    .len()
-                    .min(usize::try_from(PART_BYTES).unwrap_or(usize::MAX));
+                let len = bytes.len().min(usize::try_from(PART_BYTES).unwrap_or(usize::MAX));
                 Ok(bytes.split_to(len))
             }
             Self::File { file, path, left } => {
@@ -76,11 +70,7 @@ impl Blobs {
     ///
     /// # Errors
     /// As [`Blobs::add_file`].
-    pub async fn add_file_while_written(
-        &self,
-        path: &Path,
-        pin: &Pin,
-    ) -> Result<BlobRef, BlobError> {
+    pub async fn add_file_while_written(&self, path: &Path, pin: &Pin) -> Result<BlobRef, BlobError> {
         let mut source = open_source(path, false, 0).await?;
         if let Source::File { file, left, .. } = &mut source {
             *left = file.metadata().map_err(|e| io_error(path, e))?.len();
@@ -93,17 +83,8 @@ impl Blobs {
     ///
     /// # Errors
     /// As [`Blobs::add_file`].
-    pub async fn add_open_file(
-        &self,
-        file: File,
-        max_bytes: u64,
-        pin: &Pin,
-    ) -> Result<BlobRef, BlobError> {
-        let source = Source::File {
-            file,
-            path: PathBuf::from("(open file)"),
-            left: max_bytes,
-        };
+    pub async fn add_open_file(&self, file: File, max_bytes: u64, pin: &Pin) -> Result<BlobRef, BlobError> {
+        let source = Source::File { file, path: PathBuf::from("(open file)"), left: max_bytes };
         let added = self.add(source, pin).await;
         self.checked(added).await
     }
@@ -127,10 +108,7 @@ impl Blobs {
             if !next.is_empty() {
                 size += next.len() as u64;
                 if size > BLOB_BYTES_MAX {
-                    return Err(BlobError::TooLarge {
-                        size,
-                        max: BLOB_BYTES_MAX,
-                    });
+                    return Err(BlobError::TooLarge { size, max: BLOB_BYTES_MAX });
                 }
                 imports.push_back(self.spawn_import(next));
                 next = source.next_part().await?;
@@ -173,11 +151,7 @@ impl Blobs {
     /// Stores at most one part's bytes; what is here already is not written again.
     async fn import(&self, bytes: Bytes) -> Result<(BlobHash, Held), BlobError> {
         let inner = &self.inner;
-        let _turn = inner
-            .imports
-            .acquire()
-            .await
-            .map_err(|_| BlobError::Closed)?;
+        let _turn = inner.imports.acquire().await.map_err(|_| BlobError::Closed)?;
         let hash = hash_of(&bytes).await?;
         let size = bytes.len() as u64;
         inner.scrap(std::iter::once(hash)).await?;
@@ -198,9 +172,7 @@ impl Blobs {
             }
         };
         if our_hash(tag.hash()) != hash {
-            return Err(BlobError::Store(
-                "it stored other bytes than it was given".to_owned(),
-            ));
+            return Err(BlobError::Store("it stored other bytes than it was given".to_owned()));
         }
         self.note_complete(hash, size);
         drop(reservation);
@@ -209,35 +181,19 @@ impl Blobs {
 
     /// Enters complete content into the index.
     pub(super) fn note_complete(&self, hash: BlobHash, size: u64) {
-        self.inner.index().put(
-            hash,
-            Entry {
-                size,
-                complete: true,
-                used_ms: now_ms(),
-            },
-        );
-        self.inner
-            .unsynced
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(hash);
+        self.inner.index().put(hash, Entry { size, complete: true, used_ms: now_ms() });
+        self.inner.unsynced.lock().unwrap_or_else(PoisonError::into_inner).push(hash);
     }
 
     /// Whether the content is here and its file still has its length.
     fn is_here(&self, hash: &BlobHash, size: u64) -> bool {
-        let known = self
-            .inner
-            .index()
-            .get(hash)
-            .is_some_and(|entry| entry.complete && entry.size == size);
+        let known = self.inner.index().get(hash).is_some_and(|entry| entry.complete && entry.size == size);
         known && self.file_fits(hash, size)
     }
 
     /// Whether the file of stored content, if it has one, still has its length.
     pub(super) fn file_fits(&self, hash: &BlobHash, size: u64) -> bool {
-        size <= INLINE_BYTES
-            || std::fs::metadata(self.inner.data_path(hash)).is_ok_and(|file| file.len() == size)
+        size <= INLINE_BYTES || std::fs::metadata(self.inner.data_path(hash)).is_ok_and(|file| file.len() == size)
     }
 
     /// Removes the temporary files that a failed import leaves, once no import runs.
@@ -267,19 +223,15 @@ async fn hash_of(bytes: &Bytes) -> Result<BlobHash, BlobError> {
     }
     let bytes = bytes.clone();
     let hash = tokio::task::spawn_blocking(move || blake3::hash(&bytes)).await;
-    hash.map(|hash| BlobHash(*hash.as_bytes()))
-        .map_err(|e| BlobError::Store(e.to_string()))
+    hash.map(|hash| BlobHash(*hash.as_bytes())).map_err(|e| BlobError::Store(e.to_string()))
 }
 
 async fn open_source(path: &Path, follow: bool, left: u64) -> Result<Source, BlobError> {
     let path = path.to_owned();
-    let opening =
-        tokio::task::spawn_blocking(move || match platform::open_regular(&path, follow) {
-            Ok(file) => Ok(Source::File { file, path, left }),
-            Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
-                Err(BlobError::NotAFile { path })
-            }
-            Err(e) => Err(io_error(&path, e)),
-        });
+    let opening = tokio::task::spawn_blocking(move || match platform::open_regular(&path, follow) {
+        Ok(file) => Ok(Source::File { file, path, left }),
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => Err(BlobError::NotAFile { path }),
+        Err(e) => Err(io_error(&path, e)),
+    });
     opening.await.map_err(|e| BlobError::Store(e.to_string()))?
 }

@@ -24,9 +24,7 @@ pub enum BlobError {
         reason: String,
     },
     /// Pinned content leaves no room under the quota: unpin something or raise the quota.
-    #[error(
-        "the blob store's quota is used up ({used} of {quota} bytes are pinned or in use); free some or raise it"
-    )]
+    #[error("the blob store's quota is used up ({used} of {quota} bytes are pinned or in use); free some or raise it")]
     QuotaExceeded {
         /// Bytes that cannot be freed.
         used: u64,
@@ -140,10 +138,7 @@ pub enum FetchError {
 }
 
 fn list(faults: &[(NodeId, HolderFault)]) -> String {
-    let texts: Vec<_> = faults
-        .iter()
-        .map(|(node, fault)| format!("{}: {fault}", node.short()))
-        .collect();
+    let texts: Vec<_> = faults.iter().map(|(node, fault)| format!("{}: {fault}", node.short())).collect();
     texts.join("; ")
 }
 
@@ -163,10 +158,7 @@ pub enum ServeError {
 }
 
 /// Turns an error of the store into ours, keeping a full disk apart.
-pub(super) fn store_error(
-    path: &std::path::Path,
-    error: impl Into<iroh_blobs::api::Error>,
-) -> BlobError {
+pub(super) fn store_error(path: &std::path::Path, error: impl Into<iroh_blobs::api::Error>) -> BlobError {
     let iroh_blobs::api::Error::Io(source) = error.into();
     io_error(path, source)
 }
@@ -174,38 +166,22 @@ pub(super) fn store_error(
 /// Turns an I/O error into ours, keeping a full disk apart.
 pub(super) fn io_error(path: &std::path::Path, source: io::Error) -> BlobError {
     if is_disk_full(&source) {
-        BlobError::DiskFull {
-            path: path.to_owned(),
-        }
-    } else if source
-        .get_ref()
-        .is_some_and(|inner| !inner.is::<io::Error>())
-    {
+        BlobError::DiskFull { path: path.to_owned() }
+    } else if source.get_ref().is_some_and(|inner| !inner.is::<io::Error>()) {
         BlobError::Store(source.to_string())
     } else {
-        BlobError::File {
-            path: path.to_owned(),
-            source,
-        }
+        BlobError::File { path: path.to_owned(), source }
     }
 }
 
 pub(super) fn is_disk_full(error: &io::Error) -> bool {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    ) {
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         return true;
     }
     // The store's database wraps the system's error more than once.
-    let mut source = error
-        .get_ref()
-        .map(|e| e as &(dyn std::error::Error + 'static));
+    let mut source = error.get_ref().map(|e| e as &(dyn std::error::Error + 'static));
     while let Some(inner) = source {
-        if inner
-            .downcast_ref::<io::Error>()
-            .is_some_and(|e| e.kind() == io::ErrorKind::StorageFull)
-        {
+        if inner.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull) {
             return true;
         }
         source = inner.source();

@@ -54,8 +54,7 @@ impl Blobs {
         pin: &Pin,
         progress: Option<watch::Sender<FetchProgress>>,
     ) -> Result<FetchReport, FetchError> {
-        self.fetch_many(std::slice::from_ref(blob), holders, pin, progress)
-            .await
+        self.fetch_many(std::slice::from_ref(blob), holders, pin, progress).await
     }
 
     /// Fetches blobs from holders that may each have some of them, and pins them all. Many small blobs share a request.
@@ -74,9 +73,7 @@ impl Blobs {
         let work = Arc::new(Work::new(unique, total, progress));
         let fetched = self.fetch_all(blobs, &work).await;
         let fetched = match fetched {
-            Err(FetchError::Local(error)) => {
-                self.checked(Err(error)).await.map_err(FetchError::Local)
-            }
+            Err(FetchError::Local(error)) => self.checked(Err(error)).await.map_err(FetchError::Local),
             other => other,
         };
         let held = fetched?;
@@ -94,58 +91,31 @@ impl Blobs {
                 return Err(BlobError::NotFound { hash: blob.hash }.into());
             }
             if blob.size > super::limits::BLOB_BYTES_MAX {
-                return Err(BlobError::TooLarge {
-                    size: blob.size,
-                    max: super::limits::BLOB_BYTES_MAX,
-                }
-                .into());
+                return Err(BlobError::TooLarge { size: blob.size, max: super::limits::BLOB_BYTES_MAX }.into());
             }
         }
-        let mut held = self
-            .inner
-            .hold(blobs.iter().map(|blob| blob.hash).collect())
-            .await;
-        let firsts = blobs
-            .iter()
-            .filter(|blob| blob.size > 0)
-            .map(|blob| match blob.kind() {
-                BlobKind::Raw => Piece {
-                    hash: blob.hash,
-                    size: blob.size,
-                },
-                BlobKind::Parts => Piece {
-                    hash: blob.hash,
-                    size: blob.part_count() * 32,
-                },
-            });
+        let mut held = self.inner.hold(blobs.iter().map(|blob| blob.hash).collect()).await;
+        let firsts = blobs.iter().filter(|blob| blob.size > 0).map(|blob| match blob.kind() {
+            BlobKind::Raw => Piece { hash: blob.hash, size: blob.size },
+            BlobKind::Parts => Piece { hash: blob.hash, size: blob.part_count() * 32 },
+        });
         self.move_pieces(firsts.collect(), work).await?;
         let mut seconds = Vec::new();
         for blob in blobs.iter().filter(|blob| blob.kind() == BlobKind::Parts) {
             let parts = self.parts(blob).await?;
             held = merge(held, self.inner.hold(parts.to_vec()).await);
             let sizes = (0..).map(|index| blob.part_size(index));
-            seconds.extend(
-                parts
-                    .iter()
-                    .zip(sizes)
-                    .map(|(hash, size)| Piece { hash: *hash, size }),
-            );
+            seconds.extend(parts.iter().zip(sizes).map(|(hash, size)| Piece { hash: *hash, size }));
         }
         self.move_pieces(seconds, work).await?;
         Ok(held)
     }
 
     /// Moves all pieces that are not here, in rounds: whatever one holder leaves, another takes in the next.
-    async fn move_pieces(
-        &self,
-        mut pieces: Vec<Piece>,
-        work: &Arc<Work>,
-    ) -> Result<(), FetchError> {
+    async fn move_pieces(&self, mut pieces: Vec<Piece>, work: &Arc<Work>) -> Result<(), FetchError> {
         pieces.sort_unstable();
         pieces.dedup();
-        self.inner
-            .scrap(pieces.iter().map(|piece| piece.hash))
-            .await?;
+        self.inner.scrap(pieces.iter().map(|piece| piece.hash)).await?;
         {
             let index = self.inner.index();
             pieces.retain(|piece| !index.is_complete(&piece.hash));
@@ -158,10 +128,7 @@ impl Blobs {
         }
         work.enqueue(&pieces);
         while work.is_open() {
-            let workers = work
-                .holders()
-                .iter()
-                .flat_map(|node| [*node; FETCH_STREAMS_PER_HOLDER]);
+            let workers = work.holders().iter().flat_map(|node| [*node; FETCH_STREAMS_PER_HOLDER]);
             join_all(workers.map(|node| self.drain(node, work))).await;
         }
         if let Some(error) = work.take_fatal() {
@@ -169,11 +136,7 @@ impl Blobs {
         }
         match work.first_left() {
             None => Ok(()),
-            Some(left) => Err(FetchError::Incomplete {
-                hash: left.hash,
-                faults: work.faults(),
-                report: work.report(),
-            }),
+            Some(left) => Err(FetchError::Incomplete { hash: left.hash, faults: work.faults(), report: work.report() }),
         }
     }
 
@@ -186,9 +149,7 @@ impl Blobs {
                 Err(Failure::Holder { piece, fault }) => {
                     let left = {
                         let index = self.inner.index();
-                        job.into_iter()
-                            .filter(|piece| !index.is_complete(&piece.hash))
-                            .collect()
+                        job.into_iter().filter(|piece| !index.is_complete(&piece.hash)).collect()
                     };
                     work.give_back(node, piece, fault, left);
                 }

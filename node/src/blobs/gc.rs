@@ -61,20 +61,13 @@ impl Collector {
     pub(super) fn new() -> (Self, GcConfig) {
         let (plans, receiver) = mpsc::channel(1);
         let ended = Arc::new(AtomicBool::new(false));
-        let hook = Arc::new(Mutex::new(Hook {
-            plans: receiver,
-            running: None,
-        }));
+        let hook = Arc::new(Mutex::new(Hook { plans: receiver, running: None }));
         let flag = ended.clone();
-        let protect: iroh_blobs::store::ProtectCb =
-            Arc::new(move |live: &mut HashSet<iroh_blobs::Hash>| {
-                let (hook, flag) = (hook.clone(), flag.clone());
-                Box::pin(async move { next_run(&hook, &flag, live).await })
-            });
-        let config = GcConfig {
-            interval: Duration::from_millis(1),
-            add_protected: Some(protect),
-        };
+        let protect: iroh_blobs::store::ProtectCb = Arc::new(move |live: &mut HashSet<iroh_blobs::Hash>| {
+            let (hook, flag) = (hook.clone(), flag.clone());
+            Box::pin(async move { next_run(&hook, &flag, live).await })
+        });
+        let config = GcConfig { interval: Duration::from_millis(1), add_protected: Some(protect) };
         (Self { plans, ended }, config)
     }
 
@@ -86,20 +79,13 @@ impl Collector {
     async fn run(&self, keep: Vec<BlobHash>) -> Result<(), BlobError> {
         let stopped = || BlobError::Store("its collector has stopped".to_owned());
         let (done, finished) = oneshot::channel();
-        self.plans
-            .send(Plan { keep, done })
-            .await
-            .map_err(|_| stopped())?;
+        self.plans.send(Plan { keep, done }).await.map_err(|_| stopped())?;
         finished.await.map_err(|_| stopped())
     }
 }
 
 /// Called by the store before each run: reports the last one as done and waits for the next plan.
-async fn next_run(
-    hook: &Mutex<Hook>,
-    ended: &AtomicBool,
-    live: &mut HashSet<iroh_blobs::Hash>,
-) -> ProtectOutcome {
+async fn next_run(hook: &Mutex<Hook>, ended: &AtomicBool, live: &mut HashSet<iroh_blobs::Hash>) -> ProtectOutcome {
     let mut hook = hook.lock().await;
     if let Some(done) = hook.running.take() {
         let _ = done.send(());
@@ -144,11 +130,7 @@ impl Blobs {
             tokio::time::sleep(every).await;
             match self.gc(GcMode::ToQuota).await {
                 Ok(report) if report.deleted > 0 => {
-                    tracing::info!(
-                        deleted = report.deleted,
-                        bytes = report.freed_bytes,
-                        "collected blobs"
-                    );
+                    tracing::info!(deleted = report.deleted, bytes = report.freed_bytes, "collected blobs");
                 }
                 Ok(_) => {}
                 Err(BlobError::Closed) => return,
@@ -195,10 +177,7 @@ impl Inner {
     }
 
     /// Deletes content that no longer matches its hash, so that it can be stored again. Its pins stay.
-    pub(super) async fn scrap(
-        &self,
-        hashes: impl Iterator<Item = BlobHash>,
-    ) -> Result<(), BlobError> {
+    pub(super) async fn scrap(&self, hashes: impl Iterator<Item = BlobHash>) -> Result<(), BlobError> {
         let bad = self.index().damaged_among(hashes);
         if bad.is_empty() {
             return Ok(());
@@ -224,11 +203,7 @@ impl Inner {
         };
         for tag in tags {
             let content = tag.hash_and_format();
-            store
-                .tags()
-                .set(tag.name.0, content)
-                .await
-                .map_err(failed)?;
+            store.tags().set(tag.name.0, content).await.map_err(failed)?;
         }
         run?;
         for hash in &bad {
@@ -266,27 +241,17 @@ impl Inner {
             if second.is_err() {
                 let mut index = self.index();
                 index.refuse(bytes);
-                return Err(BlobError::QuotaExceeded {
-                    used: index.unfreeable(),
-                    quota,
-                });
+                return Err(BlobError::QuotaExceeded { used: index.unfreeable(), quota });
             }
         }
-        let reservation = Reservation {
-            inner: self.clone(),
-            bytes,
-        };
+        let reservation = Reservation { inner: self.clone(), bytes };
         let wanted = bytes.saturating_add(DISK_RESERVE_BYTES);
-        let lacking = |dir: &std::path::Path| {
-            wanted.saturating_sub(platform::free_bytes(dir).unwrap_or(u64::MAX))
-        };
+        let lacking = |dir: &std::path::Path| wanted.saturating_sub(platform::free_bytes(dir).unwrap_or(u64::MAX));
         if lacking(&self.dir) > 0 {
             self.collect(lacking(&self.dir)).await?;
         }
         if lacking(&self.dir) > 0 {
-            return Err(BlobError::DiskFull {
-                path: self.dir.clone(),
-            });
+            return Err(BlobError::DiskFull { path: self.dir.clone() });
         }
         Ok(reservation)
     }

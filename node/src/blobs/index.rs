@@ -89,10 +89,7 @@ impl Index {
     }
 
     /// Which of these are damaged.
-    pub(super) fn damaged_among(
-        &self,
-        hashes: impl Iterator<Item = BlobHash>,
-    ) -> BTreeSet<BlobHash> {
+    pub(super) fn damaged_among(&self, hashes: impl Iterator<Item = BlobHash>) -> BTreeSet<BlobHash> {
         hashes.filter(|hash| self.damaged.contains(hash)).collect()
     }
 
@@ -105,11 +102,7 @@ impl Index {
     /// Pins that hold any of these.
     pub(super) fn pins_over_any(&self, hashes: &BTreeSet<BlobHash>) -> Vec<PinName> {
         let over = |all: &[BlobHash]| all.iter().any(|hash| hashes.contains(hash));
-        self.pins
-            .iter()
-            .filter(|(_, all)| over(all))
-            .map(|(name, _)| name.clone())
-            .collect()
+        self.pins.iter().filter(|(_, all)| over(all)).map(|(name, _)| name.clone()).collect()
     }
 
     pub(super) fn touch(&mut self, hash: &BlobHash, now_ms: u64) {
@@ -141,15 +134,7 @@ impl Index {
         let entry = self.entries.get(root).filter(|entry| entry.complete)?;
         match self.parts.get(root) {
             None => Some(entry.size),
-            Some(parts) => parts
-                .iter()
-                .map(|part| {
-                    self.entries
-                        .get(part)
-                        .filter(|e| e.complete)
-                        .map(|e| e.size)
-                })
-                .sum(),
+            Some(parts) => parts.iter().map(|part| self.entries.get(part).filter(|e| e.complete).map(|e| e.size)).sum(),
         }
     }
 
@@ -190,34 +175,18 @@ impl Index {
 
     /// Pins of this reason, in the order of their hashes.
     pub(super) fn pins_of(&self, reason: &PinReason) -> Vec<PinName> {
-        let from = PinName {
-            reason: reason.clone(),
-            hash: BlobHash::ZERO,
-        };
-        self.pins
-            .range(from..)
-            .map(|(name, _)| name)
-            .take_while(|name| name.reason == *reason)
-            .cloned()
-            .collect()
+        let from = PinName { reason: reason.clone(), hash: BlobHash::ZERO };
+        self.pins.range(from..).map(|(name, _)| name).take_while(|name| name.reason == *reason).cloned().collect()
     }
 
     /// Pins whose time is over.
     pub(super) fn pins_over(&self, now_ms: u64) -> Vec<PinName> {
-        self.pins
-            .keys()
-            .filter(|name| name.reason.is_over(now_ms))
-            .cloned()
-            .collect()
+        self.pins.keys().filter(|name| name.reason.is_over(now_ms)).cloned().collect()
     }
 
     pub(super) fn reasons_of(&self, hash: &BlobHash) -> Vec<PinReason> {
-        let reasons: BTreeSet<_> = self
-            .pins
-            .iter()
-            .filter(|(_, all)| all.contains(hash))
-            .map(|(name, _)| &name.reason)
-            .collect();
+        let reasons: BTreeSet<_> =
+            self.pins.iter().filter(|(_, all)| all.contains(hash)).map(|(name, _)| &name.reason).collect();
         reasons.into_iter().cloned().collect()
     }
 
@@ -236,10 +205,7 @@ impl Index {
 
     /// Sets room aside if there is any under the quota; otherwise says how many bytes are too many.
     pub(super) fn reserve(&mut self, bytes: u64, quota: u64) -> Result<(), u64> {
-        let wanted = self
-            .bytes
-            .saturating_add(self.reserved)
-            .saturating_add(bytes);
+        let wanted = self.bytes.saturating_add(self.reserved).saturating_add(bytes);
         if wanted > quota {
             return Err(wanted - quota);
         }
@@ -309,12 +275,7 @@ impl Index {
 
     /// Everything that a collection must keep when these go.
     pub(super) fn keep(&self, victims: &BTreeSet<BlobHash>) -> Vec<BlobHash> {
-        self.entries
-            .keys()
-            .chain(self.held.keys())
-            .filter(|hash| !victims.contains(hash))
-            .copied()
-            .collect()
+        self.entries.keys().chain(self.held.keys()).filter(|hash| !victims.contains(hash)).copied().collect()
     }
 
     /// Forgets a deleted blob.
@@ -335,10 +296,7 @@ impl Index {
 
     /// Last uses, to be kept over a restart.
     pub(super) fn ages(&self) -> Vec<(BlobHash, u64)> {
-        self.entries
-            .iter()
-            .map(|(hash, entry)| (*hash, entry.used_ms))
-            .collect()
+        self.entries.iter().map(|(hash, entry)| (*hash, entry.used_ms)).collect()
     }
 
     /// What is in use or set aside survives a reload of everything else.
@@ -358,18 +316,11 @@ mod tests {
     }
 
     fn entry(size: u64, used_ms: u64) -> Entry {
-        Entry {
-            size,
-            complete: true,
-            used_ms,
-        }
+        Entry { size, complete: true, used_ms }
     }
 
     fn name(reason: PinReason, n: u8) -> PinName {
-        PinName {
-            reason,
-            hash: hash(n),
-        }
+        PinName { reason, hash: hash(n) }
     }
 
     #[test]
@@ -381,10 +332,7 @@ mod tests {
         index.pin(name(PinReason::Ledger, 5));
         index.hold(hash(4));
         assert_eq!(index.victims(15), BTreeSet::from([hash(3), hash(2)]));
-        assert_eq!(
-            index.victims(1_000),
-            BTreeSet::from([hash(0), hash(1), hash(2), hash(3)])
-        );
+        assert_eq!(index.victims(1_000), BTreeSet::from([hash(0), hash(1), hash(2), hash(3)]));
         assert!(index.victims(0).is_empty());
     }
 
@@ -413,15 +361,9 @@ mod tests {
         index.pin(name(PinReason::Ledger, 1));
         index.put(hash(1), entry(10, 0));
         index.put(hash(1), entry(12, 0));
-        assert_eq!(
-            (index.usage(100).pinned_bytes, index.usage(100).bytes),
-            (12, 12)
-        );
+        assert_eq!((index.usage(100).pinned_bytes, index.usage(100).bytes), (12, 12));
         index.remove(&hash(1));
-        assert_eq!(
-            (index.usage(100).pinned_bytes, index.usage(100).bytes),
-            (0, 0)
-        );
+        assert_eq!((index.usage(100).pinned_bytes, index.usage(100).bytes), (0, 0));
     }
 
     #[test]
@@ -447,10 +389,7 @@ mod tests {
         index.pin(name(PinReason::Replica { until_ms: 5 }, 4));
         assert_eq!(index.pins_of(&job).len(), 2);
         assert_eq!(index.pins_over(4), vec![]);
-        assert_eq!(
-            index.pins_over(5),
-            vec![name(PinReason::Replica { until_ms: 5 }, 4)]
-        );
+        assert_eq!(index.pins_over(5), vec![name(PinReason::Replica { until_ms: 5 }, 4)]);
         assert_eq!(index.reasons_of(&hash(1)), vec![job]);
     }
 }

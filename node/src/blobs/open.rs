@@ -73,22 +73,16 @@ impl Blobs {
     pub async fn open(dir: &Path, config: BlobsConfig) -> Result<Opened, BlobError> {
         let (reason, moved_to) = match open_dir(dir).await {
             Ok((live, index)) => {
-                return Ok(Opened {
-                    blobs: Self::new(dir, config, live, index),
-                    recovered: false,
-                    moved_to: None,
-                });
+                return Ok(Opened { blobs: Self::new(dir, config, live, index), recovered: false, moved_to: None });
             }
             Err(Unopened::Refused(error)) => return Err(error),
             Err(Unopened::Damaged(reason)) => (reason, move_aside(dir)?),
         };
         tracing::error!(%reason, moved_to = %moved_to.display(), "the blob store was unreadable and is begun anew");
         match open_dir(dir).await {
-            Ok((live, index)) => Ok(Opened {
-                blobs: Self::new(dir, config, live, index),
-                recovered: true,
-                moved_to: Some(moved_to),
-            }),
+            Ok((live, index)) => {
+                Ok(Opened { blobs: Self::new(dir, config, live, index), recovered: true, moved_to: Some(moved_to) })
+            }
             Err(Unopened::Refused(error)) => Err(error),
             Err(Unopened::Damaged(reason)) => Err(BlobError::Store(reason)),
         }
@@ -108,21 +102,13 @@ impl Blobs {
             fetching: Mutex::new(BTreeMap::new()),
             peers: Mutex::new(BTreeMap::new()),
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// Closes the store in order. Every later call on any handle answers [`BlobError::Closed`].
     pub async fn shutdown(&self) {
         let _shut = self.inner.gate.write().await;
-        let live = std::mem::take(
-            &mut *self
-                .inner
-                .live
-                .write()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let live = std::mem::take(&mut *self.inner.live.write().unwrap_or_else(PoisonError::into_inner));
         let ages = self.inner.index().ages();
         if live.store.is_some() {
             write_ages(&self.inner.dir, &ages);
@@ -132,8 +118,7 @@ impl Blobs {
 
     /// Passes a result on; when the store has stopped working (a full disk stops its database), opens it again first.
     pub(super) async fn checked<T>(&self, result: Result<T, BlobError>) -> Result<T, BlobError> {
-        if let Err(BlobError::Store(_) | BlobError::DiskFull { .. } | BlobError::File { .. }) =
-            &result
+        if let Err(BlobError::Store(_) | BlobError::DiskFull { .. } | BlobError::File { .. }) = &result
             && let Err(error) = self.inner.revive().await
         {
             tracing::error!(%error, "the blob store does not open again");
@@ -141,12 +126,9 @@ impl Blobs {
         // The store's words for a disk that filled up under its database do not say so.
         match result {
             Err(BlobError::Store(_))
-                if platform::free_bytes(&self.inner.dir)
-                    .is_some_and(|free| free < DISK_FULL_BYTES) =>
+                if platform::free_bytes(&self.inner.dir).is_some_and(|free| free < DISK_FULL_BYTES) =>
             {
-                Err(BlobError::DiskFull {
-                    path: self.inner.dir.clone(),
-                })
+                Err(BlobError::DiskFull { path: self.inner.dir.clone() })
             }
             other => other,
         }
@@ -164,11 +146,7 @@ impl Inner {
         }
         let _shut = self.gate.write().await;
         let old = std::mem::take(&mut *self.live.write().unwrap_or_else(PoisonError::into_inner));
-        close(Live {
-            store: old.store.clone(),
-            collector: old.collector.clone(),
-        })
-        .await;
+        close(Live { store: old.store.clone(), collector: old.collector.clone() }).await;
         match load(&self.dir).await {
             Ok((live, mut index)) => {
                 let mut current = self.index();
@@ -232,9 +210,7 @@ fn prepare(dir: &Path) -> Result<(), Unopened> {
     match redb::Database::create(dir.join("blobs.db")) {
         Ok(database) => drop(database),
         Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
-            return Err(Unopened::Refused(BlobError::InUse {
-                dir: dir.to_owned(),
-            }));
+            return Err(Unopened::Refused(BlobError::InUse { dir: dir.to_owned() }));
         }
         Err(redb::DatabaseError::Storage(redb::StorageError::Io(e))) if !is_damage(&e) => {
             return Err(refuse(e));
@@ -250,26 +226,15 @@ fn prepare(dir: &Path) -> Result<(), Unopened> {
 }
 
 fn is_damage(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-    )
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 async fn load(dir: &Path) -> Result<(Live, Index), Unopened> {
     let (collector, gc) = Collector::new();
-    let options = Options {
-        gc: Some(gc),
-        ..Options::new(dir)
-    };
+    let options = Options { gc: Some(gc), ..Options::new(dir) };
     let store = FsStore::load_with_opts(dir.join("blobs.db"), options).await;
-    let store: Store = store
-        .map_err(|e| Unopened::Damaged(format!("{e:#}")))?
-        .into();
-    let live = Live {
-        store: Some(store.clone()),
-        collector: Some(collector),
-    };
+    let store: Store = store.map_err(|e| Unopened::Damaged(format!("{e:#}")))?.into();
+    let live = Live { store: Some(store.clone()), collector: Some(collector) };
     match read_index(dir, &store).await {
         Ok(index) => Ok((live, index)),
         Err(error) => {
@@ -283,12 +248,7 @@ async fn read_index(dir: &Path, store: &Store) -> Result<Index, BlobError> {
     let failed = |e: iroh_blobs::api::Error| store_error(dir, e);
     let ages = read_ages(dir);
     let mut index = Index::default();
-    let hashes = store
-        .blobs()
-        .list()
-        .hashes()
-        .await
-        .map_err(|e| failed(e.into()))?;
+    let hashes = store.blobs().list().hashes().await.map_err(|e| failed(e.into()))?;
     let mut statuses = futures::stream::iter(hashes)
         .map(|hash| async move { (hash, store.blobs().status(hash).await) })
         .buffer_unordered(STATUS_AT_ONCE);
@@ -300,38 +260,18 @@ async fn read_index(dir: &Path, store: &Store) -> Result<Index, BlobError> {
             BlobStatus::Partial { .. } => (std::fs::metadata(&path).map_or(0, |m| m.len()), false),
             BlobStatus::Complete { size } => (size, true),
         };
-        let used_ms = ages
-            .get(&hash)
-            .copied()
-            .or_else(|| modified_ms(&path))
-            .unwrap_or_else(now_ms);
-        index.put(
-            hash,
-            Entry {
-                size,
-                complete,
-                used_ms,
-            },
-        );
+        let used_ms = ages.get(&hash).copied().or_else(|| modified_ms(&path)).unwrap_or_else(now_ms);
+        index.put(hash, Entry { size, complete, used_ms });
     }
     drop(statuses);
     drop_orphans(dir, &index);
-    let tags: Vec<_> = store
-        .tags()
-        .list()
-        .await
-        .map_err(|e| failed(e.into()))?
-        .collect()
-        .await;
+    let tags: Vec<_> = store.tags().list().await.map_err(|e| failed(e.into()))?.collect().await;
     for tag in tags {
         let tag = tag.map_err(failed)?;
         let Some(name) = PinName::from_tag(&tag.name.0) else {
             continue;
         };
-        if tag.format == BlobFormat::HashSeq
-            && index.is_complete(&name.hash)
-            && index.parts(&name.hash).is_none()
-        {
+        if tag.format == BlobFormat::HashSeq && index.is_complete(&name.hash) && index.parts(&name.hash).is_none() {
             let bytes = store.blobs().get_bytes(iroh_hash(&name.hash)).await;
             if let Some(parts) = bytes.ok().and_then(|bytes| read::split_hashes(&bytes)) {
                 index.set_parts(name.hash, parts.into());
@@ -349,10 +289,7 @@ fn drop_orphans(dir: &Path, index: &Index) {
     };
     for file in files.flatten() {
         let name = file.file_name();
-        let hash = name
-            .to_str()
-            .and_then(|name| name.split('.').next())
-            .and_then(|stem| stem.parse::<BlobHash>().ok());
+        let hash = name.to_str().and_then(|name| name.split('.').next()).and_then(|stem| stem.parse::<BlobHash>().ok());
         if hash.is_some_and(|hash| index.get(&hash).is_none()) {
             let _ = std::fs::remove_file(file.path());
         }
@@ -366,19 +303,10 @@ fn modified_ms(path: &Path) -> Option<u64> {
 }
 
 fn move_aside(dir: &Path) -> Result<PathBuf, BlobError> {
-    let stamp = jiff::Timestamp::now()
-        .strftime("%Y%m%dT%H%M%SZ")
-        .to_string();
-    let name = dir
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     for attempt in 0..100 {
-        let suffix = if attempt == 0 {
-            String::new()
-        } else {
-            format!("-{attempt}")
-        };
+        let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
         let target = dir.with_file_name(format!("{name}.damaged-{stamp}{suffix}"));
         if target.exists() {
             continue;
@@ -386,10 +314,7 @@ fn move_aside(dir: &Path) -> Result<PathBuf, BlobError> {
         std::fs::rename(dir, &target).map_err(|e| io_error(dir, e))?;
         return Ok(target);
     }
-    Err(BlobError::Store(format!(
-        "no free name to move {} to",
-        dir.display()
-    )))
+    Err(BlobError::Store(format!("no free name to move {} to", dir.display())))
 }
 
 fn ages_path(dir: &Path) -> PathBuf {
@@ -399,8 +324,7 @@ fn ages_path(dir: &Path) -> PathBuf {
 /// Writes the last uses down; losing them costs only a worse choice of victims.
 fn write_ages(dir: &Path, ages: &[(BlobHash, u64)]) {
     let temp = dir.join("ages.cbor.new");
-    let written = std::fs::write(&temp, crdt::cbor::encode(ages))
-        .and_then(|()| std::fs::rename(&temp, ages_path(dir)));
+    let written = std::fs::write(&temp, crdt::cbor::encode(ages)).and_then(|()| std::fs::rename(&temp, ages_path(dir)));
     if let Err(error) = written {
         tracing::warn!(%error, "could not write down the blobs' last uses");
     }

@@ -36,9 +36,7 @@ impl PinReason {
     fn parse(text: &str) -> Option<Self> {
         match text.split_once('/') {
             Some(("job", id)) => Some(Self::Job(id.parse().ok()?)),
-            Some(("replica", until)) => Some(Self::Replica {
-                until_ms: until.parse().ok()?,
-            }),
+            Some(("replica", until)) => Some(Self::Replica { until_ms: until.parse().ok()? }),
             Some(_) => None,
             None => match text {
                 "ledger" => Some(Self::Ledger),
@@ -97,10 +95,7 @@ impl PinName {
     #[must_use]
     pub fn from_tag(tag: &[u8]) -> Option<Self> {
         let (reason, hash) = std::str::from_utf8(tag).ok()?.rsplit_once('/')?;
-        Some(Self {
-            reason: PinReason::parse(reason)?,
-            hash: hash.parse().ok()?,
-        })
+        Some(Self { reason: PinReason::parse(reason)?, hash: hash.parse().ok()? })
     }
 }
 
@@ -125,14 +120,7 @@ mod tests {
 
     #[test]
     fn a_foreign_tag_is_not_a_pin() {
-        for tag in [
-            "",
-            "auto-2026",
-            "job/zz/00",
-            "job/00",
-            "ledger/",
-            "replica/x/00",
-        ] {
+        for tag in ["", "auto-2026", "job/zz/00", "job/00", "ledger/", "replica/x/00"] {
             assert_eq!(PinName::from_tag(tag.as_bytes()), None, "{tag}");
         }
     }

@@ -41,10 +41,7 @@ fn check_regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ))
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
     }
 }
 
@@ -59,12 +56,8 @@ pub(super) fn free_bytes(dir: &Path) -> Option<u64> {
 #[cfg(windows)]
 pub(super) fn free_bytes(dir: &Path) -> Option<u64> {
     let disks = sysinfo::Disks::new_with_refreshed_list();
-    let longest = disks
-        .iter()
-        .filter(|disk| dir.starts_with(disk.mount_point()));
-    longest
-        .max_by_key(|disk| disk.mount_point().as_os_str().len())
-        .map(sysinfo::Disk::available_space)
+    let longest = disks.iter().filter(|disk| dir.starts_with(disk.mount_point()));
+    longest.max_by_key(|disk| disk.mount_point().as_os_str().len()).map(sysinfo::Disk::available_space)
 }
 
 /// Syncs files (those that are gone are skipped) and then their directory.

@@ -32,11 +32,7 @@ impl std::fmt::Debug for BlobReader {
 }
 
 impl AsyncRead for BlobReader {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         self.inner.as_mut().poll_read(cx, buf)
     }
 }
@@ -58,9 +54,7 @@ impl Blobs {
             let chunk = chunks.recv().await?;
             Some((chunk.map_err(std::io::Error::other), chunks))
         });
-        BlobReader {
-            inner: Box::pin(StreamReader::new(Box::pin(stream))),
-        }
+        BlobReader { inner: Box::pin(StreamReader::new(Box::pin(stream))) }
     }
 
     /// Reads a blob of at most `max_bytes` into memory.
@@ -69,10 +63,7 @@ impl Blobs {
     /// [`BlobError::TooLarge`], [`BlobError::NotFound`], [`BlobError::Damaged`], or the store failed.
     pub async fn read_all(&self, blob: &BlobRef, max_bytes: u64) -> Result<Bytes, BlobError> {
         if blob.size > max_bytes {
-            return Err(BlobError::TooLarge {
-                size: blob.size,
-                max: max_bytes,
-            });
+            return Err(BlobError::TooLarge { size: blob.size, max: max_bytes });
         }
         let mut chunks = self.chunks(blob, 0..blob.size);
         let mut all = Vec::new();
@@ -92,14 +83,8 @@ impl Blobs {
         let path = path.to_owned();
         let writing = tokio::task::spawn_blocking(move || {
             let failed = |e| io_error(&path, e);
-            let dir = path
-                .parent()
-                .filter(|dir| !dir.as_os_str().is_empty())
-                .unwrap_or(Path::new("."));
-            let temp = tempfile::Builder::new()
-                .prefix(".v6-")
-                .tempfile_in(dir)
-                .map_err(failed)?;
+            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let temp = tempfile::Builder::new().prefix(".v6-").tempfile_in(dir).map_err(failed)?;
             let mut out = std::io::BufWriter::with_capacity(1 << 20, temp);
             while let Some(chunk) = chunks.blocking_recv() {
                 std::io::Write::write_all(&mut out, &chunk?).map_err(failed)?;
@@ -119,14 +104,9 @@ impl Blobs {
             Some(parts) => parts,
             None => {
                 let entry = self.inner.index().get(&hash).cloned();
-                let entry = entry
-                    .filter(|entry| entry.complete)
-                    .ok_or(BlobError::NotFound { hash })?;
+                let entry = entry.filter(|entry| entry.complete).ok_or(BlobError::NotFound { hash })?;
                 if entry.size != blob.part_count() * 32 {
-                    return Err(BlobError::NotParts {
-                        hash,
-                        size: blob.size,
-                    });
+                    return Err(BlobError::NotParts { hash, size: blob.size });
                 }
                 let mut list = Vec::new();
                 self.send_raw(&hash, 0..entry.size, &mut |chunk| {
@@ -134,12 +114,8 @@ impl Blobs {
                     std::future::ready(true)
                 })
                 .await?;
-                let parts: Arc<[BlobHash]> = split_hashes(&list)
-                    .ok_or(BlobError::NotParts {
-                        hash,
-                        size: blob.size,
-                    })?
-                    .into();
+                let parts: Arc<[BlobHash]> =
+                    split_hashes(&list).ok_or(BlobError::NotParts { hash, size: blob.size })?.into();
                 self.inner.index().set_parts(hash, parts.clone());
                 parts
             }
@@ -147,10 +123,7 @@ impl Blobs {
         if parts.len() as u64 == blob.part_count() {
             Ok(parts)
         } else {
-            Err(BlobError::NotParts {
-                hash,
-                size: blob.size,
-            })
+            Err(BlobError::NotParts { hash, size: blob.size })
         }
     }
 
@@ -192,8 +165,7 @@ impl Blobs {
                     let size = blob.part_size(index);
                     let wanted = range.start.max(start)..range.end.min(start + size);
                     if !wanted.is_empty() {
-                        self.send_raw(hash, wanted.start - start..wanted.end - start, &mut send)
-                            .await?;
+                        self.send_raw(hash, wanted.start - start..wanted.end - start, &mut send).await?;
                     }
                     start += size;
                 }
@@ -213,13 +185,7 @@ impl Blobs {
         F: Future<Output = bool>,
     {
         let ranges = ChunkRanges::bytes(range.clone());
-        let mut items = Box::pin(
-            self.inner
-                .store()?
-                .blobs()
-                .export_bao(iroh_hash(hash), ranges)
-                .stream(),
-        );
+        let mut items = Box::pin(self.inner.store()?.blobs().export_bao(iroh_hash(hash), ranges).stream());
         let mut next = range.start;
         while let Some(item) = items.next().await {
             match item {
@@ -243,10 +209,7 @@ impl Blobs {
             }
         }
         if next < range.end {
-            return Err(BlobError::Damaged {
-                hash: *hash,
-                reason: "it is shorter than recorded".to_owned(),
-            });
+            return Err(BlobError::Damaged { hash: *hash, reason: "it is shorter than recorded".to_owned() });
         }
         Ok(())
     }
@@ -254,24 +217,18 @@ impl Blobs {
     /// Tells content that is bad from a store that failed, and remembers the former.
     fn read_failed(&self, hash: &BlobHash, error: io::Error) -> BlobError {
         let size = self.inner.index().get(hash).map_or(0, |entry| entry.size);
-        let bad = matches!(
-            error.kind(),
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound
-        );
+        let bad =
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound);
         if !bad && self.file_fits(hash, size) {
             return store_error(&self.inner.dir, error);
         }
         self.inner.index().mark_damaged(*hash);
-        BlobError::Damaged {
-            hash: *hash,
-            reason: error.to_string(),
-        }
+        BlobError::Damaged { hash: *hash, reason: error.to_string() }
     }
 }
 
 /// Cuts a list of parts into hashes; `None` when its length does not fit.
 pub(super) fn split_hashes(list: &[u8]) -> Option<Vec<BlobHash>> {
     let (hashes, rest) = list.as_chunks::<32>();
-    rest.is_empty()
-        .then(|| hashes.iter().map(|hash| BlobHash(*hash)).collect())
+    rest.is_empty().then(|| hashes.iter().map(|hash| BlobHash(*hash)).collect())
 }

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::error::ServeError;
 use super::limits::{
-    REQUEST_BLOBS_MAX, REQUEST_BYTES_MAX, SERVE_REQUESTS_BURST, SERVE_REQUESTS_PER_SECOND,
-    SERVE_STREAMS_PER_PEER, SERVE_WAITING_PER_PEER,
+    REQUEST_BLOBS_MAX, REQUEST_BYTES_MAX, SERVE_REQUESTS_BURST, SERVE_REQUESTS_PER_SECOND, SERVE_STREAMS_PER_PEER,
+    SERVE_WAITING_PER_PEER,
 };
 use super::stream::{BoxedStream, split};
 use super::{Blobs, now_ms, our_hash};
@@ -71,8 +71,7 @@ impl PeerGate {
 
     fn spend_one(&self) -> Duration {
         let step = Duration::from_micros(1_000_000 / SERVE_REQUESTS_PER_SECOND);
-        let slack =
-            Duration::from_micros(1_000_000 / SERVE_REQUESTS_PER_SECOND * SERVE_REQUESTS_BURST);
+        let slack = Duration::from_micros(1_000_000 / SERVE_REQUESTS_PER_SECOND * SERVE_REQUESTS_BURST);
         let now = Instant::now();
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         *due = (*due).max(now) + step;
@@ -86,29 +85,21 @@ impl Blobs {
     /// # Errors
     /// [`ServeError`]: too many requests, a request that is not answered, or the stream broke. The peer sees its stream
     /// end early.
-    pub async fn serve(
-        &self,
-        stream: BoxedStream,
-        peer: NodeId,
-    ) -> Result<ServeReport, ServeError> {
+    pub async fn serve(&self, stream: BoxedStream, peer: NodeId) -> Result<ServeReport, ServeError> {
         let gate = self.peer_gate(peer);
         let _turn = gate.enter().await?;
         let broken = |e: std::io::Error| ServeError::Broken(e.to_string());
         let (mut recv, mut send) = split(stream);
         recv.limit(REQUEST_BYTES_MAX);
-        let (request, _) = Request::read_async(&mut recv)
-            .await
-            .map_err(|e| ServeError::Refused(format!("unreadable: {e}")))?;
+        let (request, _) =
+            Request::read_async(&mut recv).await.map_err(|e| ServeError::Refused(format!("unreadable: {e}")))?;
         let held = self.inner.hold(self.named(&request)?).await;
         {
             let mut index = self.inner.index();
             let now = now_ms();
             held.hashes.iter().for_each(|hash| index.touch(hash, now));
         }
-        let store = self
-            .inner
-            .store()
-            .map_err(|e| ServeError::Broken(e.to_string()))?;
+        let store = self.inner.store().map_err(|e| ServeError::Broken(e.to_string()))?;
         let pair = StreamPair::new(0, &mut recv, &mut send, EventSender::DEFAULT);
         let answered = match request {
             Request::Get(request) => handle_get(pair, store, request).await,
@@ -126,9 +117,7 @@ impl Blobs {
         let finished = send.finish().await.map_err(broken);
         answered.map_err(|e| ServeError::Broken(format!("{e:#}")))?;
         finished?;
-        Ok(ServeReport {
-            bytes_sent: send.written(),
-        })
+        Ok(ServeReport { bytes_sent: send.written() })
     }
 
     /// Everything that a request may touch.
@@ -151,18 +140,11 @@ impl Blobs {
     }
 
     fn peer_gate(&self, peer: NodeId) -> Arc<PeerGate> {
-        let mut peers = self
-            .inner
-            .peers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut peers = self.inner.peers.lock().unwrap_or_else(PoisonError::into_inner);
         if peers.len() >= PEERS_REMEMBERED {
             peers.retain(|_, gate| Arc::strong_count(gate) > 1);
         }
-        peers
-            .entry(peer)
-            .or_insert_with(|| Arc::new(PeerGate::new()))
-            .clone()
+        peers.entry(peer).or_insert_with(|| Arc::new(PeerGate::new())).clone()
     }
 }
 
@@ -176,13 +158,7 @@ mod tests {
         for _ in 0..SERVE_REQUESTS_BURST {
             assert!(gate.spend_one().is_zero());
         }
-        let wait = (0..SERVE_REQUESTS_PER_SECOND)
-            .map(|_| gate.spend_one())
-            .max()
-            .expect("some");
-        assert!(
-            wait > Duration::from_millis(900) && wait < Duration::from_millis(1_100),
-            "{wait:?}"
-        );
+        let wait = (0..SERVE_REQUESTS_PER_SECOND).map(|_| gate.spend_one()).max().expect("some");
+        assert!(wait > Duration::from_millis(900) && wait < Duration::from_millis(1_100), "{wait:?}");
     }
 }

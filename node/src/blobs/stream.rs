@@ -13,8 +13,7 @@ use crdt::ids::NodeId;
 use iroh::endpoint::VarInt;
 use iroh_blobs::util::{RecvStream, SendStream};
 use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, ReadBuf, ReadHalf,
-    WriteHalf,
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, ReadBuf, ReadHalf, WriteHalf,
 };
 use tokio::time::{Instant, Sleep};
 
@@ -47,16 +46,11 @@ struct IdleStream {
 
 impl IdleStream {
     fn new(stream: BoxedStream) -> Self {
-        Self {
-            stream: Mutex::new(stream),
-            sleep: Box::pin(tokio::time::sleep(STREAM_IDLE_MAX)),
-        }
+        Self { stream: Mutex::new(stream), sleep: Box::pin(tokio::time::sleep(STREAM_IDLE_MAX)) }
     }
 
     fn stream(&mut self) -> &mut BoxedStream {
-        self.stream
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.stream.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn judge<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -65,30 +59,19 @@ impl IdleStream {
             return poll;
         }
         std::task::ready!(self.sleep.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the stream stood still",
-        )))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the stream stood still")))
     }
 }
 
 impl AsyncRead for IdleStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(self.stream()).poll_read(cx, buf);
         self.judge(cx, poll)
     }
 }
 
 impl AsyncWrite for IdleStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(self.stream()).poll_write(cx, buf);
         self.judge(cx, poll)
     }
@@ -107,18 +90,8 @@ impl AsyncWrite for IdleStream {
 /// Splits a stream into the two halves that the protocol works on.
 pub(super) fn split(stream: BoxedStream) -> (Incoming, Outgoing) {
     let (read, write) = tokio::io::split(IdleStream::new(stream));
-    let recv = Incoming {
-        read: BufReader::with_capacity(STREAM_BUFFER_BYTES, read),
-        budget: None,
-    };
-    (
-        recv,
-        Outgoing {
-            write: BufWriter::with_capacity(STREAM_BUFFER_BYTES, write),
-            close_on_sync: false,
-            written: 0,
-        },
-    )
+    let recv = Incoming { read: BufReader::with_capacity(STREAM_BUFFER_BYTES, read), budget: None };
+    (recv, Outgoing { write: BufWriter::with_capacity(STREAM_BUFFER_BYTES, write), close_on_sync: false, written: 0 })
 }
 
 /// The half that is read.
@@ -137,9 +110,7 @@ impl Incoming {
         let Some(budget) = &mut self.budget else {
             return Ok(());
         };
-        *budget = budget
-            .checked_sub(bytes)
-            .ok_or_else(|| io::Error::other("the request is too long"))?;
+        *budget = budget.checked_sub(bytes).ok_or_else(|| io::Error::other("the request is too long"))?;
         Ok(())
     }
 }
@@ -218,11 +189,7 @@ impl SendStream for Outgoing {
     }
 
     async fn sync(&mut self) -> io::Result<()> {
-        if self.close_on_sync {
-            self.write.shutdown().await
-        } else {
-            self.write.flush().await
-        }
+        if self.close_on_sync { self.write.shutdown().await } else { self.write.flush().await }
     }
 
     fn reset(&mut self, _code: VarInt) -> io::Result<()> {

@@ -63,10 +63,15 @@ fn find_job(core: &NodeCore, word: &str) -> Result<JobId, ApiError> {
         return Err(ApiError::NotFound(format!("no job {word:?}: ids are listed by `v6 jobs`")));
     };
     let rows = core.replica().shelf().scan(Table::Jobs, &prefix, &prefix, JOBS_PAGE);
-    let mut found = rows.into_iter().filter_map(|(key, _)| Some(JobId(key.try_into().ok()?))).filter(|id| id.to_string().starts_with(&word.to_lowercase()));
+    let mut found = rows
+        .into_iter()
+        .filter_map(|(key, _)| Some(JobId(key.try_into().ok()?)))
+        .filter(|id| id.to_string().starts_with(&word.to_lowercase()));
     match (found.next(), found.next()) {
         (Some(id), None) => Ok(id),
-        (Some(_), Some(_)) => Err(ApiError::Ambiguous(format!("several jobs begin with {word:?}: write more of the id"))),
+        (Some(_), Some(_)) => {
+            Err(ApiError::Ambiguous(format!("several jobs begin with {word:?}: write more of the id")))
+        }
         (None, _) => Err(ApiError::NotFound(format!("no job {word:?}: ids are listed by `v6 jobs`"))),
     }
 }
@@ -94,7 +99,10 @@ fn core_role(role: web_gateway::api::Role) -> Role {
 }
 
 impl Api {
-    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut NodeCore) -> T + Send + 'static) -> Result<T, ApiError> {
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut NodeCore) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
         self.0.core.ask(question).await.ok_or_else(stopping)
     }
 
@@ -106,19 +114,29 @@ impl Api {
         let word = word.to_owned();
         self.ask(move |core| {
             let id = find_job(core, &word)?;
-            core.replica_mut().job(id).map(|job| job.id).ok_or_else(|| ApiError::NotFound(format!("no job {word} is known here")))
+            core.replica_mut()
+                .job(id)
+                .map(|job| job.id)
+                .ok_or_else(|| ApiError::NotFound(format!("no job {word} is known here")))
         })
         .await?
     }
 
-    async fn spec(&self, planned: &PlannedJob, ids: &[JobId], names: &mut Vec<JobId>) -> Result<(JobId, JobSpec), ApiError> {
+    async fn spec(
+        &self,
+        planned: &PlannedJob,
+        ids: &[JobId],
+        names: &mut Vec<JobId>,
+    ) -> Result<(JobId, JobSpec), ApiError> {
         let request = &planned.request;
         if request.at_most_once {
             return Err(not_built("at-most-once"));
         }
         let me = self.0.me;
         let person = self.ask(move |core| core.replica().roster().person(&me)).await?;
-        let person = person.ok_or_else(|| ApiError::NotReady("this node is not (yet) a member of its mesh: wait for the first contact".into()))?;
+        let person = person.ok_or_else(|| {
+            ApiError::NotReady("this node is not (yet) a member of its mesh: wait for the first contact".into())
+        })?;
         let mut after = Vec::new();
         for word in &request.after {
             after.push(self.job_id(word).await?);
@@ -126,8 +144,13 @@ impl Api {
         after.extend(planned.after_earlier.iter().filter_map(|at| ids.get(*at).copied()));
         let (mut input, mut manifest_bytes, mut input_bytes) = (None, 0, 0);
         if let Some(tree) = &request.input {
-            let hash: BlobHash = tree.parse().map_err(|_| ApiError::BadRequest(format!("input {tree:?} is no hash of a tree")))?;
-            let blob = self.0.blobs.resolve(&hash).ok_or_else(|| ApiError::NotFound(format!("the input tree {tree} is not here: upload it first")))?;
+            let hash: BlobHash =
+                tree.parse().map_err(|_| ApiError::BadRequest(format!("input {tree:?} is no hash of a tree")))?;
+            let blob = self
+                .0
+                .blobs
+                .resolve(&hash)
+                .ok_or_else(|| ApiError::NotFound(format!("the input tree {tree} is not here: upload it first")))?;
             let bytes = self.0.blobs.read_all(&blob, blob.size).await.map_err(|e| ApiError::Internal(e.to_string()))?;
             let manifest = Manifest::decode(&bytes).map_err(|e| ApiError::BadRequest(e.to_string()))?;
             (input, manifest_bytes, input_bytes) = (Some(hash), blob.size, manifest.size_bytes());
@@ -167,10 +190,18 @@ impl Api {
     }
 
     async fn submit_specs(&self, jobs: Vec<(JobId, JobSpec)>) -> Result<Vec<Submitted>, ApiError> {
-        let ids: Vec<(JobId, TraceId, String)> = jobs.iter().map(|(id, spec)| (*id, spec.trace, spec.name.clone())).collect();
+        let ids: Vec<(JobId, TraceId, String)> =
+            jobs.iter().map(|(id, spec)| (*id, spec.trace, spec.name.clone())).collect();
         let ack = self.command(Command::Submit(jobs)).await?;
         let wanted: Vec<JobId> = ids.iter().map(|(id, ..)| *id).collect();
-        let traces = self.ask(move |core| wanted.iter().map(|id| core.replica_mut().job(*id).and_then(|j| j.spec()).map(|(_, s)| s.trace)).collect::<Vec<_>>()).await?;
+        let traces = self
+            .ask(move |core| {
+                wanted
+                    .iter()
+                    .map(|id| core.replica_mut().job(*id).and_then(|j| j.spec()).map(|(_, s)| s.trace))
+                    .collect::<Vec<_>>()
+            })
+            .await?;
         let mut warnings = ack.warnings.into_iter();
         Ok(ids
             .into_iter()
@@ -237,7 +268,8 @@ impl NodeApi for Api {
             self.ask(move |core| {
                 let mut jobs: BTreeMap<JobState, u64> = BTreeMap::new();
                 for (_, row) in core.replica().shelf().all(Table::Jobs, &[]) {
-                    if let Some(state) = crdt::cbor::decode::<crdt::replica::JobRow>(&row).ok().and_then(|r| r.state()) {
+                    if let Some(state) = crdt::cbor::decode::<crdt::replica::JobRow>(&row).ok().and_then(|r| r.state())
+                    {
                         *jobs.entry(views::state(state)).or_default() += 1;
                     }
                 }
@@ -295,7 +327,9 @@ impl NodeApi for Api {
                             region: (!offer.region.is_empty()).then_some(offer.region),
                             rtt_ms: info.and_then(|i| i.rtt_ms),
                             path: online.then_some(PeerPath::Direct),
-                            addresses: info.map(|i| i.addrs.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+                            addresses: info
+                                .map(|i| i.addrs.iter().map(ToString::to_string).collect())
+                                .unwrap_or_default(),
                             slots_free: Some(offer.free),
                             cores: Some(offer.cores),
                             memory_bytes: Some(offer.memory_bytes),
@@ -315,13 +349,17 @@ impl NodeApi for Api {
         Box::pin(async move {
             self.ask(move |core| {
                 let most = query.limit.map_or(JOBS_PAGE, |l| l as usize).clamp(1, JOBS_PAGE);
-                let before = query.cursor.and_then(|c| data_encoding::HEXLOWER.decode(c.as_bytes()).ok()).unwrap_or_default();
+                let before =
+                    query.cursor.and_then(|c| data_encoding::HEXLOWER.decode(c.as_bytes()).ok()).unwrap_or_default();
                 let rows = core.replica().shelf().scan_back(Table::JobsByTime, &before, most);
-                let next = (rows.len() == most).then(|| rows.last().map(|(key, _)| data_encoding::HEXLOWER.encode(key))).flatten();
+                let next = (rows.len() == most)
+                    .then(|| rows.last().map(|(key, _)| data_encoding::HEXLOWER.encode(key)))
+                    .flatten();
                 let ids = rows.into_iter().filter_map(|(key, _)| Some(JobId(key.get(8..)?.try_into().ok()?)));
                 let items = ids.collect::<Vec<_>>().into_iter().filter_map(|id| job_row(core, id));
                 let items = items.filter(|row| query.state.is_none_or(|s| s == row.state));
-                let items = items.filter(|row| query.submitter.as_ref().is_none_or(|s| row.submitter.starts_with(s))).collect();
+                let items =
+                    items.filter(|row| query.submitter.as_ref().is_none_or(|s| row.submitter.starts_with(s))).collect();
                 Page { items, next }
             })
             .await
@@ -358,9 +396,17 @@ impl NodeApi for Api {
                     won: winner == Some(offer.node),
                 });
                 let offers = offers.collect();
-                Some(Explain { id: id.to_string(), state: views::state(job.state()?), summary: explanation.summary, reasons: Vec::new(), offers })
+                Some(Explain {
+                    id: id.to_string(),
+                    state: views::state(job.state()?),
+                    summary: explanation.summary,
+                    reasons: Vec::new(),
+                    offers,
+                })
             });
-            explained.await?.ok_or_else(|| ApiError::NotFound(format!("job {id} is not wholly known here yet; try again")))
+            explained
+                .await?
+                .ok_or_else(|| ApiError::NotFound(format!("job {id} is not wholly known here yet; try again")))
         })
     }
 
@@ -400,7 +446,9 @@ impl NodeApi for Api {
             });
             let (over, spec) = old.await?.ok_or_else(|| ApiError::NotFound(format!("job {id} is not known here")))?;
             if !over {
-                return Err(ApiError::Conflict(format!("job {id} is not over; cancel it first (`v6 job cancel {id}`)")));
+                return Err(ApiError::Conflict(format!(
+                    "job {id} is not over; cancel it first (`v6 job cancel {id}`)"
+                )));
             }
             let fresh = || random().map_err(|e| ApiError::Internal(e.to_string()));
             let spec = JobSpec { key: None, trace: TraceId(fresh()?), created_ms: now_ms(), ..spec };
@@ -427,16 +475,23 @@ impl NodeApi for Api {
         Box::pin(async move {
             let (blob, owner, job) = match key {
                 ArtifactKey::Blob(hash) => {
-                    let blob = self.0.blobs.resolve(&hash).ok_or_else(|| ApiError::NotFound(format!("no blob {hash} is held here")))?;
+                    let blob = self
+                        .0
+                        .blobs
+                        .resolve(&hash)
+                        .ok_or_else(|| ApiError::NotFound(format!("no blob {hash} is held here")))?;
                     (blob, None, None)
                 }
                 ArtifactKey::File { job, task, attempt, path } => {
                     let id = self.job_id(&job).await?;
                     let list = self.artifact_list(id).await?;
                     let found = list.into_iter().find(|(view, _)| {
-                        view.path == path && task.is_none_or(|t| t == view.task) && attempt.is_none_or(|a| a == view.attempt)
+                        view.path == path
+                            && task.is_none_or(|t| t == view.task)
+                            && attempt.is_none_or(|a| a == view.attempt)
                     });
-                    let (view, owner) = found.ok_or_else(|| ApiError::NotFound(format!("job {id} has no artifact {path:?}")))?;
+                    let (view, owner) =
+                        found.ok_or_else(|| ApiError::NotFound(format!("job {id} has no artifact {path:?}")))?;
                     let hash = view.blob.parse().map_err(|_| ApiError::Internal("a malformed hash".into()))?;
                     (BlobRef { hash, size: view.size }, Some(owner), Some(id))
                 }
@@ -465,10 +520,17 @@ impl NodeApi for Api {
             }
             tokio::io::AsyncSeekExt::rewind(&mut file).await.map_err(broken)?;
             let file = file.into_std().await;
-            let added = self.0.blobs.add_open_file(file, size_bytes.unwrap_or(UPLOAD_BYTES_MAX), &Pin::new(PinReason::Upload)).await;
+            let added = self
+                .0
+                .blobs
+                .add_open_file(file, size_bytes.unwrap_or(UPLOAD_BYTES_MAX), &Pin::new(PinReason::Upload))
+                .await;
             let blob = added.map_err(|e| ApiError::NotReady(e.to_string()))?;
             if hash.is_some_and(|hash| hash != blob.hash) {
-                return Err(ApiError::BadRequest(format!("the bytes hash to {}, not to what was announced", blob.hash)));
+                return Err(ApiError::BadRequest(format!(
+                    "the bytes hash to {}, not to what was announced",
+                    blob.hash
+                )));
             }
             self.0.blobs.sync().await.map_err(|e| ApiError::NotReady(e.to_string()))?;
             Ok(BlobAdded { blob: blob.hash.to_string(), size: blob.size })
@@ -508,7 +570,12 @@ impl NodeApi for Api {
             let rows = self.0.blobs.list(query.cursor.and_then(|c| c.parse().ok()), most);
             let items: Vec<BlobRow> = rows
                 .into_iter()
-                .map(|info| BlobRow { blob: info.hash.to_string(), size: info.size.unwrap_or(info.stored_bytes), pinned_by: info.pins.iter().map(|p| format!("{p:?}")).collect(), holders: Vec::new() })
+                .map(|info| BlobRow {
+                    blob: info.hash.to_string(),
+                    size: info.size.unwrap_or(info.stored_bytes),
+                    pinned_by: info.pins.iter().map(|p| format!("{p:?}")).collect(),
+                    holders: Vec::new(),
+                })
                 .collect();
             let next = (items.len() == most).then(|| items.last().map(|row| row.blob.clone())).flatten();
             Ok(Page { items, next })
@@ -518,7 +585,11 @@ impl NodeApi for Api {
     fn gc(&self) -> Answer<'_, GcReport> {
         Box::pin(async move {
             let report = self.0.blobs.gc(GcMode::All).await.map_err(|e| ApiError::NotReady(e.to_string()))?;
-            Ok(GcReport { blobs_dropped: report.deleted as u64, bytes_freed: report.freed_bytes, bytes_held: self.0.blobs.usage().bytes })
+            Ok(GcReport {
+                blobs_dropped: report.deleted as u64,
+                bytes_freed: report.freed_bytes,
+                bytes_held: self.0.blobs.usage().bytes,
+            })
         })
     }
 
@@ -533,17 +604,22 @@ impl NodeApi for Api {
             let secret: [u8; 32] = random().map_err(|e| ApiError::Internal(e.to_string()))?;
             let id = InviteId(SigningKey::from_bytes(&secret).verifying_key().to_bytes());
             let me = self.0.me;
-            let (admin, mesh, founder) = self.ask(move |core| {
-                let admin = core.replica().roster().role(&me).is_some_and(Role::may_administer);
-                (admin, core.replica().mesh(), core.replica().founder())
-            }).await?;
+            let (admin, mesh, founder) = self
+                .ask(move |core| {
+                    let admin = core.replica().roster().role(&me).is_some_and(Role::may_administer);
+                    (admin, core.replica().mesh(), core.replica().founder())
+                })
+                .await?;
             if !admin {
-                return Err(ApiError::NotAllowed("only an admin may invite; run `v6 invite` on an admin's node".into()));
+                return Err(ApiError::NotAllowed(
+                    "only an admin may invite; run `v6 invite` on an admin's node".into(),
+                ));
             }
             let invite = Invite { role, expires_ms, uses, person: None };
             self.command(Command::Write(vec![Change::register(DocId::ROSTER, &Key::Invite(id), &invite)])).await?;
             let addrs: Vec<String> = self.0.net.listen_addrs().iter().take(8).map(ToString::to_string).collect();
-            let ticket = Ticket { mesh, founder, secret: ByteArray::new(secret), role, expires_ms, members: vec![(me, addrs)] };
+            let ticket =
+                Ticket { mesh, founder, secret: ByteArray::new(secret), role, expires_ms, members: vec![(me, addrs)] };
             Ok(Invited { ticket: ticket.encode(), role: request.role, expires: views::time(expires_ms), uses })
         })
     }
@@ -589,19 +665,31 @@ impl NodeApi for Api {
     fn revoke(&self, node: NodeId, reason: Option<String>) -> Answer<'_, Revoked> {
         Box::pin(async move {
             let me = self.0.me;
-            let (admin, known, head) = self.ask(move |core| {
-                let roster = core.replica().roster();
-                let admin = roster.role(&me).is_some_and(Role::may_administer);
-                (admin, roster.members.contains_key(&node), core.replica().feeds().get(&node).cloned().unwrap_or_default())
-            }).await?;
+            let (admin, known, head) = self
+                .ask(move |core| {
+                    let roster = core.replica().roster();
+                    let admin = roster.role(&me).is_some_and(Role::may_administer);
+                    (
+                        admin,
+                        roster.members.contains_key(&node),
+                        core.replica().feeds().get(&node).cloned().unwrap_or_default(),
+                    )
+                })
+                .await?;
             if !admin {
                 return Err(ApiError::NotAllowed("only an admin may revoke a member".into()));
             }
             if !known {
                 return Err(ApiError::NotFound(format!("no member {node}: `v6 members` lists them")));
             }
-            let value = Revocation { last_seq: head.seq, last_hash: head.hash, reason: reason.unwrap_or_default(), recovery: None };
-            let ack = self.command(Command::Write(vec![Change::register(DocId::ROSTER, &Key::Revoke(node), &value)])).await?;
+            let value = Revocation {
+                last_seq: head.seq,
+                last_hash: head.hash,
+                reason: reason.unwrap_or_default(),
+                recovery: None,
+            };
+            let ack =
+                self.command(Command::Write(vec![Change::register(DocId::ROSTER, &Key::Revoke(node), &value)])).await?;
             Ok(Revoked { node: node.to_string(), after_seq: head.seq, durable_on: ack.durable_on })
         })
     }
@@ -681,7 +769,10 @@ impl NodeApi for Api {
     fn metrics(&self) -> Answer<'_, String> {
         Box::pin(async move {
             let status = self.status().await?;
-            let mut text = format!("# TYPE v6_peers_online gauge\nv6_peers_online {}\n# TYPE v6_jobs gauge\n", status.peers_online);
+            let mut text = format!(
+                "# TYPE v6_peers_online gauge\nv6_peers_online {}\n# TYPE v6_jobs gauge\n",
+                status.peers_online
+            );
             for (state, count) in &status.jobs {
                 text.push_str(&format!("v6_jobs{{state=\"{}\"}} {count}\n", state.as_str()));
             }
@@ -699,13 +790,28 @@ impl NodeApi for Api {
             if self.0.sandbox != crate::sandbox::SandboxKind::None
                 && let Err(error) = crate::sandbox::probe(self.0.sandbox)
             {
-                find("sandbox", Severity::Error, error.to_string(), "choose another with --sandbox, or use a newer kernel");
+                find(
+                    "sandbox",
+                    Severity::Error,
+                    error.to_string(),
+                    "choose another with --sandbox, or use a newer kernel",
+                );
             }
             if self.0.blobs.usage().paused {
-                find("blobs", Severity::Error, "the blob store is full".into(), "raise --blob-quota or remove finished jobs");
+                find(
+                    "blobs",
+                    Severity::Error,
+                    "the blob store is full".into(),
+                    "raise --blob-quota or remove finished jobs",
+                );
             }
             if self.ask(|core| core.connected().next().is_none()).await? {
-                find("peers", Severity::Info, "no peer is connected".into(), "invite one with `v6 invite`, or start the others");
+                find(
+                    "peers",
+                    Severity::Info,
+                    "no peer is connected".into(),
+                    "invite one with `v6 invite`, or start the others",
+                );
             }
             Ok(findings)
         })

@@ -60,7 +60,9 @@ impl CoreHandle {
 
     fn send(&self, message: Message) {
         let sent = match self.inbox.try_send(message) {
-            Err(std_mpsc::TrySendError::Full(message)) => tokio::task::block_in_place(|| self.inbox.send(message)).is_ok(),
+            Err(std_mpsc::TrySendError::Full(message)) => {
+                tokio::task::block_in_place(|| self.inbox.send(message)).is_ok()
+            }
             other => other.is_ok(),
         };
         if !sent {
@@ -79,7 +81,10 @@ impl CoreHandle {
     }
 
     /// Runs a question on the core's thread.
-    pub(crate) async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut NodeCore) -> T + Send + 'static) -> Option<T> {
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut NodeCore) -> T + Send + 'static,
+    ) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Query(Box::new(move |core| drop(reply.send(question(core))))));
         answer.await.ok()
@@ -166,7 +171,10 @@ impl Dialer for BlobDialer {
 
 /// Tells the network who may speak.
 pub(crate) async fn set_members(shared: &Shared) {
-    let standing = shared.core.ask(|core| core.replica().roster().standing().map(|(n, _)| *n).collect::<std::collections::BTreeSet<_>>()).await;
+    let standing = shared
+        .core
+        .ask(|core| core.replica().roster().standing().map(|(n, _)| *n).collect::<std::collections::BTreeSet<_>>())
+        .await;
     let mut members = standing.unwrap_or_default();
     if members.is_empty() {
         members.extend(shared.bootstrap.read().expect("no writer panics").iter().copied());

@@ -74,7 +74,11 @@ pub(super) async fn run(shared: Arc<Shared>, work: Work) {
     let (kill, kills) = mpsc::channel(KILLS_MAX);
     let key = (work.job, work.claim);
     shared.cells.lock().insert(key, kill);
-    let dir = shared.options.data_dir.join("work").join(format!("{}-{}-{}", work.job, work.claim.attempt, work.claim.range.start));
+    let dir = shared
+        .options
+        .data_dir
+        .join("work")
+        .join(format!("{}-{}-{}", work.job, work.claim.attempt, work.claim.range.start));
     let price = shared.core.ask(|core| core.offer().price_micros_per_hour).await.unwrap_or(0);
     let log_key = LogKey { job: work.job, attempt: work.claim.attempt, start: work.claim.range.start };
     let (mut log_ref, mut ran_ms) = (None, 0);
@@ -91,7 +95,14 @@ pub(super) async fn run(shared: Arc<Shared>, work: Work) {
             let now = now_ms();
             for task in work.claim.range.start..work.claim.range.end {
                 let exit = Exit::NotStarted(format!("{error:#}"));
-                shared.core.input(Input::Exited { job: work.job, claim: work.claim, task, started_ms: now, at_ms: now, exit });
+                shared.core.input(Input::Exited {
+                    job: work.job,
+                    claim: work.claim,
+                    task,
+                    started_ms: now,
+                    at_ms: now,
+                    exit,
+                });
             }
         }
     }
@@ -133,8 +144,11 @@ async fn start(shared: &Arc<Shared>, work: Work, dir: &Path, key: LogKey) -> Res
 async fn place_input(shared: &Arc<Shared>, work: &Work, workspace: &Path) -> anyhow::Result<()> {
     let array = work.spec.array > 0;
     let range = work.claim.range;
-    let roots: Vec<PathBuf> =
-        if array { (range.start..range.end).map(|i| workspace.join(i.to_string())).collect() } else { vec![workspace.to_owned()] };
+    let roots: Vec<PathBuf> = if array {
+        (range.start..range.end).map(|i| workspace.join(i.to_string())).collect()
+    } else {
+        vec![workspace.to_owned()]
+    };
     for root in roots.iter().filter(|_| array) {
         files::create_private_dir(root)?;
     }
@@ -235,7 +249,9 @@ impl Run {
         let (job, claim) = (self.work.job, self.work.claim);
         match event {
             CellEvent::Ready { .. } => {}
-            CellEvent::Started { task, at_ms, .. } => self.shared.core.input(Input::Started { job, claim, task, at_ms }),
+            CellEvent::Started { task, at_ms, .. } => {
+                self.shared.core.input(Input::Started { job, claim, task, at_ms })
+            }
             CellEvent::Output { task, stream, bytes } => {
                 self.log.append(task, stream, &bytes)?;
             }
@@ -270,7 +286,8 @@ impl Run {
         let range = self.work.claim.range;
         let mut changed = false;
         for task in range.start..range.end {
-            let root = if self.work.spec.array > 0 { self.dir.join("ws").join(task.to_string()) } else { self.dir.join("ws") };
+            let root =
+                if self.work.spec.array > 0 { self.dir.join("ws").join(task.to_string()) } else { self.dir.join("ws") };
             let before = self.looks.get(&task).cloned().unwrap_or_default();
             let Ok(found) = tree::collect(&root, &self.globs, &before) else { continue };
             for file in &found.changed {
@@ -283,7 +300,14 @@ impl Run {
                     Ok(blob) => {
                         let path = file.path.clone();
                         let parts = blob.kind() == crate::blobs::BlobKind::Parts;
-                        let artifact = ArtifactRef { task, path: path.clone(), blob: blob.hash, size: blob.size, parts, executable };
+                        let artifact = ArtifactRef {
+                            task,
+                            path: path.clone(),
+                            blob: blob.hash,
+                            size: blob.size,
+                            parts,
+                            executable,
+                        };
                         self.artifacts.insert((task, path), artifact);
                         changed = true;
                     }

@@ -56,7 +56,9 @@ pub(super) async fn join(net: &NetHandle, key: &SigningKey, name: &str, text: &s
         ticket.members.iter().flat_map(|(_, addrs)| addrs).filter_map(|addr| addr.parse().ok()).collect();
     let expected: Vec<NodeId> = ticket.members.iter().map(|(node, _)| *node).collect();
     let answer = net.join_request(addrs, expected.clone(), request).await.map_err(|error| {
-        anyhow::anyhow!("no member of the ticket's mesh could be asked ({error}); is one of them running and reachable from here?")
+        anyhow::anyhow!(
+            "no member of the ticket's mesh could be asked ({error}); is one of them running and reachable from here?"
+        )
     })?;
     match cbor::decode::<JoinAnswer>(&answer)? {
         JoinAnswer::Refused(reason) => anyhow::bail!("the mesh did not let this node in: {reason}"),
@@ -118,13 +120,19 @@ fn check(core: &NodeCore, request: &JoinRequest) -> Result<bool, String> {
         return Err("the ticket is forged: its signature does not verify".into());
     }
     let Some((invite, used)) = roster.invites.get(&request.admission.invite) else {
-        return Err("the ticket's invite is not known here: it is forged, or made a moment ago on another node; try again".into());
+        return Err(
+            "the ticket's invite is not known here: it is forged, or made a moment ago on another node; try again"
+                .into(),
+        );
     };
     if invite.expires_ms <= now_ms() {
         return Err("the ticket has expired; ask for a new one (`v6 invite`)".into());
     }
     if *used >= invite.uses {
-        return Err(format!("the ticket is used up: it was good for {} nodes; ask for a new one (`v6 invite`)", invite.uses));
+        return Err(format!(
+            "the ticket is used up: it was good for {} nodes; ask for a new one (`v6 invite`)",
+            invite.uses
+        ));
     }
     Ok(false)
 }

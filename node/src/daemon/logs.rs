@@ -128,7 +128,9 @@ pub(super) fn stream(shared: Arc<Shared>, job: JobId, query: LogQuery) -> web_ga
             drop(reader.items.send(Err(ApiError::Internal(format!("{error:#}")))).await);
         }
     });
-    Box::pin(futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) }))
+    Box::pin(futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|item| (item, receiver))
+    }))
 }
 
 struct Reader {
@@ -141,10 +143,14 @@ struct Reader {
 impl Reader {
     async fn look(&self) -> Option<(Vec<views::RunView>, Option<JobState>, Option<i32>, Option<String>)> {
         let id = self.job;
-        self.shared.core.ask(move |core| {
-            let job = core.replica_mut().job(id)?;
-            Some((views::runs(job), job.state(), views::exit_code(job), views::reason(job)))
-        }).await.flatten()
+        self.shared
+            .core
+            .ask(move |core| {
+                let job = core.replica_mut().job(id)?;
+                Some((views::runs(job), job.state(), views::exit_code(job), views::reason(job)))
+            })
+            .await
+            .flatten()
     }
 
     async fn read(&mut self) -> anyhow::Result<()> {
@@ -153,7 +159,9 @@ impl Reader {
         loop {
             let Some((runs, state, exit, reason)) = self.look().await else { return Ok(()) };
             let next = runs.into_iter().find(|run| {
-                run.started && !read.contains(&(run.key, run.owner)) && self.query.attempt.is_none_or(|a| a == run.key.attempt)
+                run.started
+                    && !read.contains(&(run.key, run.owner))
+                    && self.query.attempt.is_none_or(|a| a == run.key.attempt)
             });
             if let Some(run) = next {
                 read.insert((run.key, run.owner));
@@ -171,7 +179,13 @@ impl Reader {
             }
             if state == Some(JobState::Queued) {
                 let id = self.job;
-                let text = self.shared.core.ask(move |core| core.explain(id).map(|e| e.summary)).await.flatten().unwrap_or_default();
+                let text = self
+                    .shared
+                    .core
+                    .ask(move |core| core.explain(id).map(|e| e.summary))
+                    .await
+                    .flatten()
+                    .unwrap_or_default();
                 if text != waiting {
                     waiting.clone_from(&text);
                     self.send(LogItem::Waiting { text }).await?;

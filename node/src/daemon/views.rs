@@ -29,7 +29,14 @@ pub(super) fn runs(job: &Job) -> Vec<RunView> {
             let lost = attempt.is_some_and(|a| a.state == AttemptState::Lost);
             let key = LogKey { job: job.id, attempt: claim.attempt, start: claim.range.start };
             let over = lost || run.is_some_and(|run| run.ended);
-            RunView { key, owner: claim.owner, started: run.is_some_and(|r| !r.tasks.is_empty()), over, lost, log: run.and_then(|r| r.log.clone()) }
+            RunView {
+                key,
+                owner: claim.owner,
+                started: run.is_some_and(|r| !r.tasks.is_empty()),
+                over,
+                lost,
+                log: run.and_then(|r| r.log.clone()),
+            }
         })
         .collect()
 }
@@ -45,7 +52,8 @@ pub(super) fn exit_code(job: &Job) -> Option<i32> {
             let task = failed.range.start;
             let accepted = job.accepted(task)?;
             let attempts = job.attempts(task);
-            let attempt = attempts.iter().find(|a| a.id.attempt == accepted.attempt && Some(a.id.owner) == accepted.node)?;
+            let attempt =
+                attempts.iter().find(|a| a.id.attempt == accepted.attempt && Some(a.id.owner) == accepted.node)?;
             attempt.report.and_then(|r| r.2.as_ref()).and_then(|(_, exit)| code(exit))
         }
     }
@@ -98,7 +106,8 @@ pub(super) fn attempt_state(state: AttemptState) -> api::AttemptState {
 
 /// RFC 3339 in UTC with milliseconds.
 pub(super) fn time(ms: u64) -> String {
-    let stamp = jiff::Timestamp::from_millisecond(i64::try_from(ms).unwrap_or(i64::MAX)).unwrap_or(jiff::Timestamp::MAX);
+    let stamp =
+        jiff::Timestamp::from_millisecond(i64::try_from(ms).unwrap_or(i64::MAX)).unwrap_or(jiff::Timestamp::MAX);
     format!("{stamp:.3}")
 }
 
@@ -169,7 +178,15 @@ fn artifacts(run: &crdt::job::RunReport, attempt: u32, task: u32) -> Vec<api::Ar
         .filter(|a| a.task == task)
         .map(|a| {
             let (text, path_base64) = path(&a.path);
-            api::ArtifactView { path: text, path_base64, blob: a.blob.to_string(), size: a.size, executable: a.executable, task, attempt }
+            api::ArtifactView {
+                path: text,
+                path_base64,
+                blob: a.blob.to_string(),
+                size: a.size,
+                executable: a.executable,
+                task,
+                attempt,
+            }
         })
         .collect()
 }
@@ -182,7 +199,8 @@ pub(super) fn job_artifacts(job: &Job) -> Vec<(api::ArtifactView, NodeId)> {
         let accepted = job.accepted(task).map(|a| (a.attempt, a.node));
         let attempts = job.attempts(task);
         let chosen = attempts.iter().find(|a| accepted == Some((a.id.attempt, Some(a.id.owner))));
-        let with_files = |a: &&crdt::job::Attempt<'_>| job.run(&a.id).is_some_and(|r| r.artifacts.iter().any(|f| f.task == task));
+        let with_files =
+            |a: &&crdt::job::Attempt<'_>| job.run(&a.id).is_some_and(|r| r.artifacts.iter().any(|f| f.task == task));
         let chosen = chosen.or_else(|| attempts.iter().rev().find(with_files));
         if let Some(attempt) = chosen
             && let Some(run) = job.run(&attempt.id)

@@ -16,21 +16,10 @@ async fn child_that_adds_until_it_is_killed() {
     let Ok(dir) = std::env::var(DIR_VAR) else {
         return;
     };
-    let blobs = Blobs::open(
-        dir.as_ref(),
-        BlobsConfig {
-            quota_bytes: 1 << 40,
-        },
-    )
-    .await
-    .expect("opens")
-    .blobs;
+    let blobs = Blobs::open(dir.as_ref(), BlobsConfig { quota_bytes: 1 << 40 }).await.expect("opens").blobs;
     for n in 0.. {
         let len = [100, 20_000, MIB, 18 * MIB][(n % 4) as usize];
-        let blob = blobs
-            .add_bytes(bytes_of(n, len), &job(1))
-            .await
-            .expect("adds");
+        let blob = blobs.add_bytes(bytes_of(n, len), &job(1)).await.expect("adds");
         blobs.sync().await.expect("syncs");
         println!("\nsynced {n} {} {}", blob.hash, blob.size);
     }
@@ -43,11 +32,7 @@ async fn what_was_synced_survives_a_kill_at_any_moment() {
     let mut promised = Vec::new();
     for round in 0..3_u64 {
         let mut child = Command::new(std::env::current_exe().expect("own path"))
-            .args([
-                "--exact",
-                "crash::child_that_adds_until_it_is_killed",
-                "--nocapture",
-            ])
+            .args(["--exact", "crash::child_that_adds_until_it_is_killed", "--nocapture"])
             .env(DIR_VAR, &path)
             .stdout(Stdio::piped())
             .spawn()
@@ -61,13 +46,8 @@ async fn what_was_synced_survives_a_kill_at_any_moment() {
             };
             let words: Vec<_> = rest.split(' ').collect();
             let hash: BlobHash = words[1].parse().expect("hash");
-            promised.push((
-                words[0].parse::<u64>().expect("n"),
-                BlobRef {
-                    hash,
-                    size: words[2].parse().expect("size"),
-                },
-            ));
+            promised
+                .push((words[0].parse::<u64>().expect("n"), BlobRef { hash, size: words[2].parse().expect("size") }));
             count += 1;
             if count == 7 + round {
                 child.kill().expect("kills");
@@ -78,28 +58,15 @@ async fn what_was_synced_survives_a_kill_at_any_moment() {
         let blobs = open(&path).await;
         for (n, blob) in &promised {
             assert!(blobs.has(blob), "{n}");
-            assert!(
-                blobs.read_all(blob, blob.size).await.expect("reads") == bytes_of(*n, blob.size)
-            );
+            assert!(blobs.read_all(blob, blob.size).await.expect("reads") == bytes_of(*n, blob.size));
         }
         let left = std::fs::read_dir(path.join("temp")).expect("lists").count();
         assert_eq!(left, 0, "temporary files of the killed process are gone");
         let recorded = blobs.list(None, 1_000);
         for file in std::fs::read_dir(path.join("data")).expect("lists") {
-            let name = file
-                .expect("entry")
-                .file_name()
-                .into_string()
-                .expect("text");
-            let hash = name
-                .split('.')
-                .next()
-                .and_then(|stem| stem.parse::<BlobHash>().ok())
-                .expect("a hash");
-            assert!(
-                recorded.iter().any(|info| info.hash == hash),
-                "{name} belongs to nothing"
-            );
+            let name = file.expect("entry").file_name().into_string().expect("text");
+            let hash = name.split('.').next().and_then(|stem| stem.parse::<BlobHash>().ok()).expect("a hash");
+            assert!(recorded.iter().any(|info| info.hash == hash), "{name} belongs to nothing");
         }
         blobs.shutdown().await;
     }
@@ -112,10 +79,7 @@ async fn a_damaged_store_is_moved_aside_and_begun_anew() {
         let path = dir.path().join("blobs");
         let blobs = open(&path).await;
         for n in 0..40 {
-            blobs
-                .add_bytes(bytes_of(n, 10_000), &job(1))
-                .await
-                .expect("adds");
+            blobs.add_bytes(bytes_of(n, 10_000), &job(1)).await.expect("adds");
         }
         blobs.shutdown().await;
         let database = path.join("blobs.db");
@@ -127,29 +91,12 @@ async fn a_damaged_store_is_moved_aside_and_begun_anew() {
             _ => bytes[4096..].fill(0),
         }
         std::fs::write(&database, bytes).expect("writes");
-        let opened = Blobs::open(
-            &path,
-            BlobsConfig {
-                quota_bytes: 1 << 40,
-            },
-        )
-        .await
-        .expect("opens");
+        let opened = Blobs::open(&path, BlobsConfig { quota_bytes: 1 << 40 }).await.expect("opens");
         assert!(opened.recovered, "{damage}");
         let aside = opened.moved_to.expect("was moved");
-        assert!(
-            aside
-                .file_name()
-                .expect("name")
-                .to_string_lossy()
-                .starts_with("blobs.damaged-")
-        );
+        assert!(aside.file_name().expect("name").to_string_lossy().starts_with("blobs.damaged-"));
         assert!(aside.join("blobs.db").exists());
-        let blob = opened
-            .blobs
-            .add_bytes(bytes_of(1, MIB), &job(1))
-            .await
-            .expect("adds");
+        let blob = opened.blobs.add_bytes(bytes_of(1, MIB), &job(1)).await.expect("adds");
         assert!(opened.blobs.has(&blob));
         opened.blobs.shutdown().await;
     }

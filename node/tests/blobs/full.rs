@@ -15,31 +15,17 @@ async fn child_on_a_small_disk() {
         return;
     };
     let dir = std::path::Path::new(&dir);
-    let config = BlobsConfig {
-        quota_bytes: 1 << 40,
-    };
-    let blobs = node::blobs::Blobs::open(&dir.join("blobs"), config)
-        .await
-        .expect("opens")
-        .blobs;
-    let first = blobs
-        .add_bytes(bytes_of(1, 10 * MIB), &job(1))
-        .await
-        .expect("there is room");
+    let config = BlobsConfig { quota_bytes: 1 << 40 };
+    let blobs = node::blobs::Blobs::open(&dir.join("blobs"), config).await.expect("opens").blobs;
+    let first = blobs.add_bytes(bytes_of(1, 10 * MIB), &job(1)).await.expect("there is room");
     blobs.sync().await.expect("syncs");
-    let loose = blobs
-        .add_bytes(bytes_of(2, 10 * MIB), &job(2))
-        .await
-        .expect("there is room");
+    let loose = blobs.add_bytes(bytes_of(2, 10 * MIB), &job(2)).await.expect("there is room");
     blobs.unpin(&job(2).reason).await.expect("unpins");
 
     // The reserve is met: what is unpinned goes first, then there is a clear error.
     let mut added = 0;
     let error = loop {
-        match blobs
-            .add_bytes(bytes_of(100 + added, 10 * MIB), &job(1))
-            .await
-        {
+        match blobs.add_bytes(bytes_of(100 + added, 10 * MIB), &job(1)).await {
             Ok(_) => added += 1,
             Err(error) => break error,
         }
@@ -54,43 +40,25 @@ async fn child_on_a_small_disk() {
     while std::io::Write::write_all(&mut full, &[1; 4096]).is_ok() {}
     let mut failed = None;
     for n in 0..20_000_u64 {
-        let pin = node::blobs::Pin::new(node::blobs::PinReason::Replica {
-            until_ms: u64::MAX - n,
-        });
+        let pin = node::blobs::Pin::new(node::blobs::PinReason::Replica { until_ms: u64::MAX - n });
         if let Err(error) = blobs.pin(&first, &pin).await {
             failed = Some(error);
             break;
         }
     }
-    assert!(
-        matches!(failed, Some(BlobError::DiskFull { .. })),
-        "{failed:?}"
-    );
+    assert!(matches!(failed, Some(BlobError::DiskFull { .. })), "{failed:?}");
     let refused = blobs.add_bytes(bytes_of(3, 100), &job(1)).await;
-    assert!(
-        matches!(refused, Err(BlobError::DiskFull { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(BlobError::DiskFull { .. })), "{refused:?}");
 
     drop(full);
     std::fs::remove_file(&junk).expect("removes");
-    blobs
-        .unpin(&job(1).reason)
-        .await
-        .map_err(|e| e.to_string())
-        .ok();
+    blobs.unpin(&job(1).reason).await.map_err(|e| e.to_string()).ok();
     let after = match blobs.add_bytes(bytes_of(3, 100), &job(3)).await {
         Ok(blob) => blob,
-        Err(_) => blobs
-            .add_bytes(bytes_of(3, 100), &job(3))
-            .await
-            .expect("works again"),
+        Err(_) => blobs.add_bytes(bytes_of(3, 100), &job(3)).await.expect("works again"),
     };
     assert!(blobs.has(&after));
-    let read = blobs
-        .read_all(&first, 10 * MIB)
-        .await
-        .expect("is still here");
+    let read = blobs.read_all(&first, 10 * MIB).await.expect("is still here");
     assert!(read == bytes_of(1, 10 * MIB));
     blobs.shutdown().await;
     std::fs::write(dir.join("done"), "").expect("writes");
@@ -104,15 +72,7 @@ fn a_full_disk_gives_a_clear_error_and_leaves_the_store_usable() {
                   full::child_on_a_small_disk --nocapture";
     let own = std::env::current_exe().expect("own path");
     let run = Command::new("unshare")
-        .args([
-            "--user",
-            "--map-root-user",
-            "--mount",
-            "sh",
-            "-c",
-            script,
-            "sh",
-        ])
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
         .args([dir.path(), &own])
         .env(DIR_VAR, dir.path())
         .output();
@@ -122,10 +82,7 @@ fn a_full_disk_gives_a_clear_error_and_leaves_the_store_usable() {
     };
     let text = String::from_utf8_lossy(&run.stdout);
     if !text.contains("running 1 test") {
-        println!(
-            "skipped: no mount namespace here: {}",
-            String::from_utf8_lossy(&run.stderr)
-        );
+        println!("skipped: no mount namespace here: {}", String::from_utf8_lossy(&run.stderr));
         return;
     }
     assert!(

@@ -31,9 +31,7 @@ pub(crate) async fn open(dir: &std::path::Path) -> Blobs {
 }
 
 pub(crate) async fn open_with(dir: &std::path::Path, quota_bytes: u64) -> Blobs {
-    let opened = Blobs::open(dir, BlobsConfig { quota_bytes })
-        .await
-        .expect("opens");
+    let opened = Blobs::open(dir, BlobsConfig { quota_bytes }).await.expect("opens");
     assert!(!opened.recovered);
     opened.blobs
 }
@@ -68,30 +66,18 @@ pub(crate) struct Net {
 
 impl Net {
     pub(crate) fn add(&self, node: NodeId, blobs: &Blobs, fault: Fault) {
-        let holder = Holder {
-            blobs: blobs.clone(),
-            fault,
-            sent: Arc::default(),
-            asked: Arc::default(),
-        };
-        self.holders
-            .lock()
-            .expect("unpoisoned")
-            .insert(node, holder);
+        let holder = Holder { blobs: blobs.clone(), fault, sent: Arc::default(), asked: Arc::default() };
+        self.holders.lock().expect("unpoisoned").insert(node, holder);
     }
 
     /// Bytes that have come from a holder since it was added.
     pub(crate) fn sent(&self, node: NodeId) -> u64 {
-        self.holders.lock().expect("unpoisoned")[&node]
-            .sent
-            .load(Ordering::SeqCst)
+        self.holders.lock().expect("unpoisoned")[&node].sent.load(Ordering::SeqCst)
     }
 
     /// Streams that have been opened to a holder since it was added.
     pub(crate) fn asked(&self, node: NodeId) -> u64 {
-        self.holders.lock().expect("unpoisoned")[&node]
-            .asked
-            .load(Ordering::SeqCst)
+        self.holders.lock().expect("unpoisoned")[&node].asked.load(Ordering::SeqCst)
     }
 }
 

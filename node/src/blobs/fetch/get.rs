@@ -7,8 +7,8 @@ use std::time::Duration;
 use crdt::ids::NodeId;
 use iroh_blobs::api::blobs::Bitfield;
 use iroh_blobs::get::fsm::{
-    AtBlobHeader, AtBlobHeaderNextError, AtConnected, AtEndBlob, BlobContentNext, ConnectedNext,
-    DecodeError, EndBlobNext,
+    AtBlobHeader, AtBlobHeaderNextError, AtConnected, AtEndBlob, BlobContentNext, ConnectedNext, DecodeError,
+    EndBlobNext,
 };
 use iroh_blobs::protocol::{ChunkRanges, ChunkRangesSeq, GetManyRequest, GetRequest, Request};
 use iroh_blobs::util::SendStream;
@@ -27,10 +27,7 @@ pub(super) enum Failure {
     /// The store here.
     Local(BlobError),
     /// The holder, at this piece if it got that far.
-    Holder {
-        piece: Option<Piece>,
-        fault: HolderFault,
-    },
+    Holder { piece: Option<Piece>, fault: HolderFault },
 }
 
 impl From<BlobError> for Failure {
@@ -52,10 +49,7 @@ impl Blobs {
         let _claims = self.claim(job).await;
         let wanted: Vec<Piece> = {
             let index = self.inner.index();
-            job.iter()
-                .filter(|piece| !index.is_complete(&piece.hash))
-                .copied()
-                .collect()
+            job.iter().filter(|piece| !index.is_complete(&piece.hash)).copied().collect()
         };
         match wanted.as_slice() {
             [] => Ok(()),
@@ -71,11 +65,7 @@ impl Blobs {
         let mut claims = Vec::with_capacity(hashes.len());
         for hash in hashes {
             let lock = {
-                let mut fetching = self
-                    .inner
-                    .fetching
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let mut fetching = self.inner.fetching.lock().unwrap_or_else(PoisonError::into_inner);
                 fetching.retain(|other, lock| *other == hash || lock.strong_count() > 0);
                 let found = fetching.get(&hash).and_then(std::sync::Weak::upgrade);
                 found.unwrap_or_else(|| {
@@ -94,36 +84,14 @@ impl Blobs {
             return Ok(());
         };
         let missing = &ChunkRanges::all() - &present.ranges;
-        let known = self
-            .inner
-            .index()
-            .get(&piece.hash)
-            .map_or(0, |entry| entry.size);
-        let room = self
-            .inner
-            .make_room(piece.size.saturating_sub(known))
-            .await?;
-        let (recv, send) = self.dial(node).await.map_err(|fault| Failure::Holder {
-            piece: Some(piece),
-            fault,
-        })?;
+        let known = self.inner.index().get(&piece.hash).map_or(0, |entry| entry.size);
+        let room = self.inner.make_room(piece.size.saturating_sub(known)).await?;
+        let (recv, send) = self.dial(node).await.map_err(|fault| Failure::Holder { piece: Some(piece), fault })?;
         let request = GetRequest::blob_ranges(iroh_hash(&piece.hash), missing);
-        let connected = AtConnected::new(
-            Instant::now(),
-            recv,
-            send.closing(),
-            request,
-            Default::default(),
-        );
-        let broken = |e: String| Failure::Holder {
-            piece: Some(piece),
-            fault: HolderFault::Broken(e),
-        };
+        let connected = AtConnected::new(Instant::now(), recv, send.closing(), request, Default::default());
+        let broken = |e: String| Failure::Holder { piece: Some(piece), fault: HolderFault::Broken(e) };
         let received = match connected.next().await {
-            Ok(ConnectedNext::StartRoot(root)) => self
-                .receive(root.next(), piece, node, work)
-                .await
-                .map(|_| ()),
+            Ok(ConnectedNext::StartRoot(root)) => self.receive(root.next(), piece, node, work).await.map(|_| ()),
             Ok(_) => Err(broken("the request was empty".to_owned())),
             Err(error) => Err(broken(error.to_string())),
         };
@@ -133,35 +101,24 @@ impl Blobs {
     }
 
     async fn get_batch(&self, pieces: &[Piece], node: NodeId, work: &Work) -> Result<(), Failure> {
-        let room = self
-            .inner
-            .make_room(pieces.iter().map(|piece| piece.size).sum())
-            .await?;
-        let at_first = |fault| Failure::Holder {
-            piece: pieces.first().copied(),
-            fault,
-        };
+        let room = self.inner.make_room(pieces.iter().map(|piece| piece.size).sum()).await?;
+        let at_first = |fault| Failure::Holder { piece: pieces.first().copied(), fault };
         let broken = |e: String| at_first(HolderFault::Broken(e));
         let (recv, mut send) = self.dial(node).await.map_err(at_first)?;
         let hashes = pieces.iter().map(|piece| iroh_hash(&piece.hash)).collect();
         let request = Request::GetMany(GetManyRequest::new(hashes, ChunkRangesSeq::all()));
-        let bytes = postcard::to_stdvec(&request)
-            .map_err(|e| Failure::Local(BlobError::Store(e.to_string())))?;
+        let bytes = postcard::to_stdvec(&request).map_err(|e| Failure::Local(BlobError::Store(e.to_string())))?;
         send.send(&bytes).await.map_err(|e| broken(e.to_string()))?;
         send.finish().await.map_err(|e| broken(e.to_string()))?;
         // The answer is laid out like that for the children of a hash sequence whose root was not asked for.
-        let ranges =
-            std::iter::once(ChunkRanges::empty()).chain(pieces.iter().map(|_| ChunkRanges::all()));
+        let ranges = std::iter::once(ChunkRanges::empty()).chain(pieces.iter().map(|_| ChunkRanges::all()));
         let request = GetRequest::new(iroh_blobs::Hash::EMPTY, ChunkRangesSeq::from_ranges(ranges));
-        let connected =
-            AtConnected::new(Instant::now(), recv, Nowhere, request, Default::default());
+        let connected = AtConnected::new(Instant::now(), recv, Nowhere, request, Default::default());
         let Ok(ConnectedNext::StartChild(mut child)) = connected.next().await else {
             return Err(broken("the request was empty".to_owned()));
         };
         for piece in pieces {
-            let received = self
-                .receive(child.next(iroh_hash(&piece.hash)), *piece, node, work)
-                .await;
+            let received = self.receive(child.next(iroh_hash(&piece.hash)), *piece, node, work).await;
             self.note_piece(*piece, received.is_ok()).await;
             match received?.next() {
                 EndBlobNext::MoreChildren(next) => child = next,
@@ -173,30 +130,18 @@ impl Blobs {
     }
 
     async fn dial(&self, node: NodeId) -> Result<(Incoming, Outgoing), HolderFault> {
-        let dialer = self
-            .inner
-            .dialer
-            .get()
-            .ok_or_else(|| HolderFault::Unreachable("no network yet".to_owned()))?;
+        let dialer = self.inner.dialer.get().ok_or_else(|| HolderFault::Unreachable("no network yet".to_owned()))?;
         match tokio::time::timeout(DIAL_MAX, dialer.open(node)).await {
             Ok(Ok(stream)) => Ok(split(stream)),
             Ok(Err(DialError(reason))) => Err(HolderFault::Unreachable(reason)),
-            Err(_) => Err(HolderFault::Unreachable(format!(
-                "no stream within {} s",
-                DIAL_MAX.as_secs()
-            ))),
+            Err(_) => Err(HolderFault::Unreachable(format!("no stream within {} s", DIAL_MAX.as_secs()))),
         }
     }
 
     /// What is here of a piece; `None` when that is all of it.
     async fn present(&self, piece: Piece) -> Result<Option<Bitfield>, BlobError> {
         for _ in 0..STALE_TRIES {
-            let present = self
-                .inner
-                .store()?
-                .blobs()
-                .observe(iroh_hash(&piece.hash))
-                .await;
+            let present = self.inner.store()?.blobs().observe(iroh_hash(&piece.hash)).await;
             let present = present.map_err(|e| store_error(&self.inner.dir, e))?;
             if !present.is_complete() {
                 return Ok(Some(present));
@@ -208,10 +153,7 @@ impl Blobs {
             // A handle of the store outlives the blob's deletion by a moment.
             tokio::time::sleep(STALE_WAIT).await;
         }
-        Err(BlobError::Store(format!(
-            "it cannot make up its mind about {}",
-            piece.hash
-        )))
+        Err(BlobError::Store(format!("it cannot make up its mind about {}", piece.hash)))
     }
 
     /// Reads one blob of an answer into the store.
@@ -222,26 +164,13 @@ impl Blobs {
         node: NodeId,
         work: &Work,
     ) -> Result<AtEndBlob<Incoming>, Failure> {
-        let holder = |fault| Failure::Holder {
-            piece: Some(piece),
-            fault,
-        };
+        let holder = |fault| Failure::Holder { piece: Some(piece), fault };
         let (mut content, announced) = header.next().await.map_err(|e| holder(header_fault(&e)))?;
         let expected = piece.size;
         let size = NonZeroU64::new(announced).filter(|size| size.get() == expected);
-        let size = size.ok_or_else(|| {
-            holder(HolderFault::WrongSize {
-                announced,
-                expected,
-            })
-        })?;
+        let size = size.ok_or_else(|| holder(HolderFault::WrongSize { announced, expected }))?;
         let local = |e: iroh_blobs::api::Error| Failure::Local(store_error(&self.inner.dir, e));
-        let import = self
-            .inner
-            .store()?
-            .blobs()
-            .import_bao(iroh_hash(&piece.hash), size, IMPORT_QUEUE)
-            .await;
+        let import = self.inner.store()?.blobs().import_bao(iroh_hash(&piece.hash), size, IMPORT_QUEUE).await;
         let import = import.map_err(|e| local(e.into()))?;
         let mut read = content.stats().payload_bytes_read;
         let mut counted = read;
@@ -269,14 +198,9 @@ impl Blobs {
         };
         work.moved(node, read - counted);
         drop(import.tx);
-        let stored = import
-            .rx
-            .await
-            .map_err(|e| local(std::io::Error::other(e).into()))?;
+        let stored = import.rx.await.map_err(|e| local(std::io::Error::other(e).into()))?;
         stored.map_err(local)?;
-        let end = end.ok_or_else(|| {
-            Failure::Local(BlobError::Store("it took no more content".to_owned()))
-        })?;
+        let end = end.ok_or_else(|| Failure::Local(BlobError::Store("it took no more content".to_owned())))?;
         Ok(end)
     }
 
@@ -292,11 +216,7 @@ impl Blobs {
         if let Ok(present) = store.blobs().observe(iroh_hash(&piece.hash)).await
             && !present.ranges.is_empty()
         {
-            let entry = Entry {
-                size: present.total_bytes(),
-                complete: false,
-                used_ms: now_ms(),
-            };
+            let entry = Entry { size: present.total_bytes(), complete: false, used_ms: now_ms() };
             self.inner.index().put(piece.hash, entry);
         }
     }

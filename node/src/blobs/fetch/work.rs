@@ -49,10 +49,7 @@ struct State {
 
 impl State {
     fn may_ask(&self, node: NodeId, job: &Job) -> bool {
-        !self.gone.contains(&node)
-            && !job
-                .iter()
-                .any(|piece| self.lacking.contains(&(piece.hash, node)))
+        !self.gone.contains(&node) && !job.iter().any(|piece| self.lacking.contains(&(piece.hash, node)))
     }
 }
 
@@ -63,16 +60,9 @@ impl Work {
         progress: Option<watch::Sender<FetchProgress>>,
     ) -> Self {
         if let Some(progress) = &progress {
-            progress.send_replace(FetchProgress {
-                bytes_moved: 0,
-                bytes_total,
-            });
+            progress.send_replace(FetchProgress { bytes_moved: 0, bytes_total });
         }
-        Self {
-            holders,
-            progress,
-            state: Mutex::default(),
-        }
+        Self { holders, progress, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -111,10 +101,7 @@ impl Work {
         if state.fatal.is_some() {
             return None;
         }
-        let at = state
-            .queue
-            .iter()
-            .position(|job| state.may_ask(node, job))?;
+        let at = state.queue.iter().position(|job| state.may_ask(node, job))?;
         state.queue.remove(at)
     }
 
@@ -133,13 +120,7 @@ impl Work {
     }
 
     /// A holder failed at a piece; what is left of its job goes back.
-    pub(super) fn give_back(
-        &self,
-        node: NodeId,
-        at: Option<Piece>,
-        fault: HolderFault,
-        left: Vec<Piece>,
-    ) {
+    pub(super) fn give_back(&self, node: NodeId, at: Option<Piece>, fault: HolderFault, left: Vec<Piece>) {
         let mut state = self.state();
         match (&fault, at) {
             (HolderFault::Lacks | HolderFault::WrongSize { .. }, Some(piece)) => {
@@ -169,11 +150,8 @@ impl Work {
         }
         state.faults.insert(node, fault);
         // The piece that failed goes alone, so that the others of its job can still be had from this holder.
-        let (failed, others): (Vec<_>, Vec<_>) =
-            left.into_iter().partition(|piece| Some(*piece) == at);
-        state
-            .queue
-            .extend([others, failed].into_iter().filter(|job| !job.is_empty()));
+        let (failed, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|piece| Some(*piece) == at);
+        state.queue.extend([others, failed].into_iter().filter(|job| !job.is_empty()));
     }
 
     /// A holder did a job: what broke before may have been chance.
@@ -194,30 +172,18 @@ impl Work {
     }
 
     pub(super) fn first_left(&self) -> Option<Piece> {
-        self.state()
-            .queue
-            .front()
-            .and_then(|job| job.first())
-            .copied()
+        self.state().queue.front().and_then(|job| job.first()).copied()
     }
 
     pub(super) fn faults(&self) -> Vec<(NodeId, HolderFault)> {
-        self.state()
-            .faults
-            .iter()
-            .map(|(node, fault)| (*node, fault.clone()))
-            .collect()
+        self.state().faults.iter().map(|(node, fault)| (*node, fault.clone())).collect()
     }
 
     pub(super) fn report(&self) -> FetchReport {
         let state = self.state();
         FetchReport {
             bytes_moved: state.moved.values().sum(),
-            from: state
-                .moved
-                .iter()
-                .map(|(node, bytes)| (*node, *bytes))
-                .collect(),
+            from: state.moved.iter().map(|(node, bytes)| (*node, *bytes)).collect(),
             corrupt: state.corrupt.iter().copied().collect(),
         }
     }
