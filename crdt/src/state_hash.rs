@@ -2,7 +2,7 @@
 //!
 //! Documents fall into 256 buckets by their hash. A bucket holds the sum (modulo 2^256) of its documents' digests, so that
 //! a change costs one subtraction and one addition; the root is BLAKE3 over the buckets. The sum finds divergence, it is
-//! no defence against a forger, and nothing relies on it for that (docs/decisions/0003-state-hash.md).
+//! no defence against a forger, and nothing relies on it for that (docs/decisions/0001-state-hash-sums.md).
 
 use crate::doc::DocId;
 use crate::shelf::{Shelf, Table};
