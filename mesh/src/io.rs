@@ -212,6 +212,8 @@ pub enum Effect {
         /// The answer.
         result: Result<Ack, Refusal>,
     },
+    /// A member says where it can be reached.
+    Reachable(NodeId, Vec<String>),
     /// Members, roles or revocations changed.
     RosterChanged,
     /// Documents changed: for those who look at them.

@@ -56,6 +56,8 @@ pub const OFFER_EVERY_MS: u64 = 5_000;
 pub const OFFER_EVERY_MS_PER_MEMBER: u64 = 50;
 /// Intervals without an offer after which it is no longer counted on.
 pub const OFFER_STALE_INTERVALS: u64 = 4;
+/// Addresses of one offer.
+pub const ADDRS_MAX: usize = 16;
 /// Labels of one offer.
 pub const LABELS_MAX: usize = 64;
 /// Time that an acknowledgement waits for a receipt.

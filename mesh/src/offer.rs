@@ -7,7 +7,7 @@ use crdt::ids::{BlobHash, MeshId, NodeId, PersonId};
 use crdt::job::JobSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{ESTIMATE_UNKNOWN_MS, LABELS_MAX, MOVE_BYTES_PER_MS};
+use crate::limits::{ADDRS_MAX, ESTIMATE_UNKNOWN_MS, LABELS_MAX, MOVE_BYTES_PER_MS};
 
 /// A standing bid of a node for any work that it fits. Signed and gossiped, never a register.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,8 @@ pub struct Offer {
     pub trees: Vec<BlobHash>,
     /// Version of the binary.
     pub version: String,
+    /// Where it can be reached, as multiaddrs: members learn of each other by their offers.
+    pub addrs: Vec<String>,
 }
 
 /// What a PC's owner lets in.
@@ -213,7 +215,9 @@ impl SignedOffer {
         if !crdt::verify(&self.node, &Self::message(mesh, self.node, &self.offer), signature) {
             return None;
         }
-        cbor::decode::<Offer>(&self.offer).ok().filter(|offer| offer.labels.len() <= LABELS_MAX)
+        cbor::decode::<Offer>(&self.offer)
+            .ok()
+            .filter(|offer| offer.labels.len() <= LABELS_MAX && offer.addrs.len() <= ADDRS_MAX)
     }
 
     fn message(mesh: MeshId, node: NodeId, offer: &[u8]) -> Vec<u8> {

@@ -236,6 +236,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     ];
     let server = start_api(&shared).await?;
     let stop = stop_signal()?;
+    tell_addresses(&shared).await;
     say_ready(&shared, mesh_id, server.address());
     stop.await;
     let request = shared.core.command(Command::Drain);
@@ -285,6 +286,15 @@ async fn start_api(shared: &Arc<Shared>) -> anyhow::Result<web_gateway::server::
     let about = serde_json::json!({"api": format!("http://{}", server.address()), "pid": std::process::id()});
     files::write_private(&dir.join(crate::client::API_FILE), about.to_string().as_bytes())?;
     Ok(server)
+}
+
+/// Puts the addresses that the node listens on into its offer.
+async fn tell_addresses(shared: &Shared) {
+    let addrs: Vec<String> =
+        shared.net.listen_addrs().iter().take(mesh::limits::ADDRS_MAX).map(ToString::to_string).collect();
+    if let Some(offer) = shared.core.ask(|core| core.offer().clone()).await {
+        drop(shared.core.command(Command::SetOffer(Box::new(Offer { addrs, ..offer }))).await);
+    }
 }
 
 fn say_ready(shared: &Shared, mesh: crdt::ids::MeshId, api: std::net::SocketAddr) {

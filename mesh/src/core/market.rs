@@ -35,6 +35,10 @@ impl<S: Shelf> Core<S> {
         let order = (offer.incarnation, offer.number);
         let known = self.offers.get(&signed.node).map(|k| (k.offer.incarnation, k.offer.number));
         if known.is_none_or(|known| known < order) {
+            let moved = self.offers.get(&signed.node).is_none_or(|k| k.offer.addrs != offer.addrs);
+            if moved || !self.is_connected(&signed.node) {
+                out.push(Effect::Reachable(signed.node, offer.addrs.clone()));
+            }
             self.offers.insert(signed.node, KnownOffer { offer });
             self.offers_version += 1;
         }

@@ -239,6 +239,12 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
                     shared.core.input(Input::Secured { job, claim, held });
                 });
             }
+            Effect::Reachable(node, addrs) => {
+                let addrs: Vec<_> = addrs.iter().filter_map(|a| a.parse().ok()).collect();
+                let known = addrs.clone();
+                shared.net.add_addrs(node, addrs).await;
+                drop(shared.core.ask(move |core| join::remember(core, node, &known)).await);
+            }
             Effect::RosterChanged => set_members(&shared).await,
             Effect::Changed(docs) => {
                 for doc in docs {
