@@ -23,7 +23,6 @@ use mesh::{Command, Config, Core};
 
 use crate::blobs::{Blobs, BlobsConfig};
 use crate::cli::up::{SandboxChoice, UpOptions};
-use crate::joblog::LogStore;
 use crate::net::{Multiaddr, NetConfig, NetHandle};
 use crate::platform::{files, lock::Lock};
 use crate::sandbox::SandboxKind;
@@ -43,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) core: CoreHandle,
     pub(crate) net: NetHandle,
     pub(crate) blobs: Blobs,
-    pub(crate) logs: LogStore,
+    pub(crate) logs: logs::Logs,
     pub(crate) cells: exec::Cells,
     pub(crate) follows: logs::Follows,
     pub(crate) events: web_gateway::event_ring::EventRing,
@@ -217,7 +216,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         core,
         net: net.clone(),
         blobs: blobs.blobs,
-        logs: LogStore::open(&options.data_dir.join("logs"))?,
+        logs: logs::Logs::open(&options.data_dir.join("logs"))?,
         cells: exec::Cells::default(),
         follows: logs::Follows::default(),
         events: web_gateway::event_ring::EventRing::new(now_ms() * 1_000),

@@ -208,7 +208,7 @@ pub(crate) async fn pump_net(shared: Arc<Shared>, mut events: mpsc::Receiver<Net
                 tokio::spawn(async move { drop(reply.send(join::admit(&shared, &request).await)) });
             }
             NetEvent::AddrsLearned { node, addrs } => {
-                drop(shared.core.ask(move |core| join::remember(core, node, &addrs)).await);
+                let _ = shared.core.ask(move |core| join::remember(core, node, &addrs)).await;
             }
             NetEvent::Listening(_) | NetEvent::Rtt { .. } => {}
         }
@@ -243,7 +243,7 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
                 let addrs: Vec<_> = addrs.iter().filter_map(|a| a.parse().ok()).collect();
                 let known = addrs.clone();
                 shared.net.add_addrs(node, addrs).await;
-                drop(shared.core.ask(move |core| join::remember(core, node, &known)).await);
+                let _ = shared.core.ask(move |core| join::remember(core, node, &known)).await;
             }
             Effect::RosterChanged => set_members(&shared).await,
             Effect::Changed(docs) => {

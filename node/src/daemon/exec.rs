@@ -120,7 +120,7 @@ async fn start(shared: &Arc<Shared>, work: Work, dir: &Path, key: LogKey) -> Res
         files::create_private_dir(&dir.join("ws"))?;
         files::create_private_dir(&dir.join("checkpoints"))?;
         place_input(shared, &work, &dir.join("ws")).await.context("the input tree cannot be laid out")?;
-        let log = Arc::new(shared.logs.log(key)?);
+        let log = shared.logs.log(key)?;
         let globs = Globs::new(&work.spec.outputs)?;
         anyhow::Ok((log, globs))
     };

@@ -1,7 +1,8 @@
 //! Logs across nodes: the submitter's node copies what runs for it while it runs; others copy on demand.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,13 +16,40 @@ use web_gateway::api::{ApiError, LogItem, LogQuery, LogStream};
 use super::Shared;
 use super::views;
 use crate::blobs::{BlobRef, Pin};
-use crate::joblog::{FrameStream, JobLog, LogKey};
+use crate::joblog::{FrameStream, JobLog, LogError, LogKey, LogStore};
 use crate::net::{NetStream, Proto};
 
 const REQUEST_BYTES_MAX: u32 = 256;
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Interval in which a follower looks whether the run is over.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// The logs of this node: whoever works on one shares it, so that a reader sees what a writer appends.
+pub(crate) struct Logs {
+    store: LogStore,
+    open: Mutex<BTreeMap<LogKey, Weak<JobLog>>>,
+}
+
+impl Logs {
+    pub(super) fn open(root: &Path) -> Result<Self, LogError> {
+        Ok(Self { store: LogStore::open(root)?, open: Mutex::default() })
+    }
+
+    pub(super) fn log(&self, key: LogKey) -> Result<Arc<JobLog>, LogError> {
+        let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(log) = open.get(&key).and_then(Weak::upgrade) {
+            return Ok(log);
+        }
+        open.retain(|_, log| log.strong_count() > 0);
+        let log = Arc::new(self.store.log(key)?);
+        open.insert(key, Arc::downgrade(&log));
+        Ok(log)
+    }
+
+    fn exists(&self, key: LogKey) -> bool {
+        self.store.path(key).exists()
+    }
+}
 
 /// Logs that are being copied here.
 #[derive(Default)]
@@ -48,7 +76,7 @@ pub(super) async fn serve(shared: Arc<Shared>, mut stream: NetStream) {
         stream.read_exact(&mut request).await?;
         let (job, attempt, start, mut offset): (JobId, u32, u32, u64) = cbor::decode(&request)?;
         let key = LogKey { job, attempt, start };
-        anyhow::ensure!(shared.logs.path(key).exists(), "no such log here");
+        anyhow::ensure!(shared.logs.exists(key), "no such log here");
         let log = shared.logs.log(key)?;
         let mut length = log.follow();
         loop {
@@ -206,7 +234,7 @@ impl Reader {
         self.send(LogItem::Attempt { attempt, task: run.key.start, node: node.clone(), state, exit: None }).await?;
         let log = self.shared.logs.log(run.key)?;
         let mut offset = 0;
-        let mut positions = std::collections::BTreeMap::new();
+        let mut positions = BTreeMap::new();
         loop {
             let runs = self.look().await.map(|(runs, ..)| runs).unwrap_or_default();
             let Some(now) = runs.into_iter().find(|r| r.key == run.key && r.owner == run.owner) else { return Ok(()) };
@@ -244,7 +272,7 @@ impl Reader {
         &self,
         attempt: u32,
         frame: crate::joblog::Frame,
-        positions: &mut std::collections::BTreeMap<(u32, bool), u64>,
+        positions: &mut BTreeMap<(u32, bool), u64>,
     ) -> anyhow::Result<()> {
         if self.query.task.is_some_and(|task| task != frame.task) {
             return Ok(());

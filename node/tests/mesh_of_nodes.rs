@@ -1,0 +1,144 @@
+//! Real nodes as a user starts them: a mesh, a job across, its output, files and replay.
+
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const V6: &str = env!("CARGO_BIN_EXE_v6");
+
+struct Node {
+    dir: PathBuf,
+    child: Child,
+    id: String,
+}
+
+impl Node {
+    fn up(root: &Path, name: &str, more: &[&str]) -> Self {
+        let dir = root.join(name);
+        let mut child = Command::new(V6)
+            .args(["up", "--name", name, "--api", "127.0.0.1:0", "--no-mdns", "--json"])
+            .args(["--listen", "/ip4/127.0.0.1/tcp/0", "--data-dir"])
+            .arg(&dir)
+            .args(more)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("v6 starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        let ready: serde_json::Value = serde_json::from_str(&line).expect("the ready line is JSON");
+        assert_eq!(ready["event"], "ready");
+        Self { dir, child, id: ready["node"].as_str().expect("an id").to_owned() }
+    }
+
+    fn v6(&self, args: &[&str]) -> Output {
+        Command::new(V6).env("V6_DATA_DIR", &self.dir).args(args).output().expect("v6 runs")
+    }
+
+    fn json(&self, args: &[&str]) -> serde_json::Value {
+        let output = self.v6(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    fn ticket(&self, uses: &str) -> String {
+        self.json(&["invite", "--uses", uses, "--json"])["ticket"].as_str().expect("a ticket").to_owned()
+    }
+
+    fn wait(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+        let begun = Instant::now();
+        while !is_so(self) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{what} did not come about");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn wait_peers(&self, count: usize) {
+        self.wait("a mesh", |node| {
+            let peers = node.json(&["peers", "--json"]);
+            let ready = |p: &&serde_json::Value| p["online"] == true && p["slots"].as_u64() > Some(0);
+            peers.as_array().is_some_and(|peers| peers.iter().filter(ready).count() == count)
+        });
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn a_job_runs_on_another_node_and_its_output_and_files_come_home() {
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    let ticket = alpha.ticket("1");
+    let _beta = Node::up(root.path(), "beta", &["--slots", "1", "--join", &ticket]);
+    alpha.wait_peers(1);
+    let ran = alpha.v6(&["run", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((ran.stdout.as_slice(), ran.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+    assert_eq!(ran.status.code(), Some(7));
+
+    let project = root.path().join("project");
+    std::fs::create_dir(&project).expect("a directory");
+    std::fs::write(project.join("نص.txt"), "سلام").expect("a file");
+    let (project, id_file) = (project.to_str().expect("UTF-8"), root.path().join("id"));
+    let id_path = id_file.to_str().expect("UTF-8");
+    let script = "mkdir out && cat نص.txt > out/copy.txt";
+    let ran =
+        alpha.v6(&["run", "--input", project, "--output", "out/**", "--id-file", id_path, "--", "sh", "-c", script]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let id = std::fs::read_to_string(id_file).expect("an id");
+    let got = root.path().join("got");
+    let get = alpha.v6(&["get", id.trim(), got.to_str().expect("UTF-8")]);
+    assert!(get.status.success(), "{}", String::from_utf8_lossy(&get.stderr));
+    assert_eq!(std::fs::read_to_string(got.join("out/copy.txt")).expect("the file came home"), "سلام");
+}
+
+#[test]
+fn a_killed_worker_is_replaced_and_its_output_stays_readable() {
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    let ticket = alpha.ticket("2");
+    let mut workers = [
+        Node::up(root.path(), "beta", &["--slots", "1", "--join", &ticket]),
+        Node::up(root.path(), "gamma", &["--slots", "1", "--join", &ticket]),
+    ];
+    alpha.wait_peers(2);
+    let script = "echo begun; sleep 3; echo ended";
+    let job = alpha.json(&["run", "--detach", "--json", "--", "sh", "-c", script]);
+    let job = job["job"].as_str().expect("an id").to_owned();
+    alpha.wait("the first line", |node| node.v6(&["logs", &job]).stdout == b"begun\n");
+    let attempts = |node: &Node| node.json(&["job", "show", &job, "--json"])["tasks"][0]["attempts"].clone();
+    let owner = attempts(&alpha)[0]["node"].as_str().expect("an owner").to_owned();
+    let victim = workers.iter_mut().find(|w| w.id == owner).expect("one of the workers");
+    victim.child.kill().expect("killed");
+    alpha.wait("the replay", |node| node.json(&["job", "show", &job, "--json"])["state"] == "done");
+    let after = attempts(&alpha);
+    assert_eq!((&after[0]["state"], &after[1]["state"]), (&"lost".into(), &"done".into()));
+    assert_eq!(String::from_utf8_lossy(&alpha.v6(&["logs", &job]).stdout), "begun\nbegun\nended\n");
+}
+
+#[test]
+fn a_ticket_is_good_for_as_many_nodes_as_it_says() {
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    let ticket = alpha.ticket("1");
+    let _beta = Node::up(root.path(), "beta", &["--join", &ticket]);
+    let refused = |ticket: &str| {
+        let output = Command::new(V6)
+            .args(["up", "--api", "127.0.0.1:0", "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0", "--join", ticket])
+            .arg("--data-dir")
+            .arg(root.path().join("gamma"))
+            .output()
+            .expect("v6 runs");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(refused(&ticket).contains("used up"));
+    assert!(refused(&ticket[..ticket.len() - 1]).contains("damaged"));
+    assert!(refused("hello").contains("not a V6 ticket"));
+}
