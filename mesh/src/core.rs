@@ -153,6 +153,8 @@ pub struct Core<S> {
     dirty: BTreeSet<JobId>,
     changed: BTreeSet<DocId>,
     lost_peers_at: Vec<Time>,
+    hold_own_feed: bool,
+    heard_heads: bool,
     draining: bool,
     slot_freed: bool,
     wake: Option<Time>,
@@ -163,6 +165,7 @@ impl<S: Shelf> Core<S> {
     #[must_use]
     pub fn new(key: SigningKey, replica: Replica<S>, config: Config, now: Now) -> Self {
         let me = NodeId(key.verifying_key().to_bytes());
+        let config_hold = config.hold_own_feed;
         let mut offer = config.offer.clone();
         offer.incarnation = config.incarnation;
         offer.free = offer.slots;
@@ -205,6 +208,8 @@ impl<S: Shelf> Core<S> {
             dirty,
             changed: BTreeSet::new(),
             lost_peers_at: Vec::new(),
+            hold_own_feed: config_hold,
+            heard_heads: false,
             draining: false,
             slot_freed: true,
             wake: None,

@@ -31,6 +31,8 @@ use driver::CoreHandle;
 
 const QUOTA_BYTES: u64 = 20 * 1024 * 1024 * 1024;
 const LISTEN_FILE: &str = "listen.json";
+const MESH_FILE: &str = "mesh.json";
+const STAMP_ROW: &[u8] = b"stamp";
 const DRAIN_WAIT: Duration = Duration::from_millis(1_500);
 
 /// What every part of the running node holds.
@@ -165,7 +167,18 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     };
     let (net, net_events) = NetHandle::start(config)?;
     let mut bootstrap = BTreeSet::new();
+    let about = AboutMesh::read(&options.data_dir);
+    let fresh = existing.is_err();
     let mut replica = match (existing, &options.join) {
+        (Err(shelf), _) if about.is_some() => {
+            let about = about.as_ref().expect("just looked at");
+            bootstrap = about.members.iter().map(|(node, _)| *node).collect();
+            net.set_mesh(about.mesh).await;
+            for (node, addrs) in &about.members {
+                net.add_addrs(*node, addrs.iter().filter_map(|a| a.parse().ok()).collect()).await;
+            }
+            Replica::begin(shelf, about.mesh, about.founder)
+        }
         (Ok(replica), None) => replica,
         (Ok(replica), Some(text)) => {
             let ticket = Ticket::decode(text)?;
@@ -187,8 +200,10 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
             replica
         }
     };
+    let hold_own_feed = (fresh && about.is_some()) || came_from_a_backup(&mut replica, &options.data_dir);
     replica.shelf_mut().commit()?;
     let mesh_id = replica.mesh();
+    AboutMesh { mesh: mesh_id, founder: replica.founder(), members: Vec::new() }.write(&options.data_dir, about)?;
     let blobs = Blobs::open(
         &options.data_dir.join("blobs"),
         BlobsConfig { quota_bytes: options.blob_quota_bytes.unwrap_or(QUOTA_BYTES) },
@@ -206,7 +221,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     if sandbox == SandboxKind::None {
         offer.accepts.persons = Some(replica.roster().person(&me).into_iter().collect());
     }
-    let config = Config { seed: random()?, incarnation: now_ms(), offer };
+    let config = Config { seed: random()?, incarnation: now_ms(), hold_own_feed, offer };
     let core = Core::new(key, replica, config, driver::now());
     let (core, effects) = CoreHandle::start(core);
     let shared = Arc::new(Shared {
@@ -248,6 +263,51 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     shared.net.shutdown().await;
     shared.blobs.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a node must still know of its mesh when its store is gone: beside the store, in a file of its own.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct AboutMesh {
+    mesh: crdt::ids::MeshId,
+    founder: NodeId,
+    members: Vec<(NodeId, Vec<String>)>,
+}
+
+impl AboutMesh {
+    pub(crate) fn read(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(dir.join(MESH_FILE)).ok()?).ok()
+    }
+
+    fn write(self, dir: &Path, before: Option<Self>) -> anyhow::Result<()> {
+        let members = before.map(|b| b.members).unwrap_or_default();
+        let bytes = serde_json::to_vec(&Self { members, ..self })?;
+        files::write_private(&dir.join(MESH_FILE), &bytes).context("writing mesh.json")
+    }
+
+    /// Remembers where a member was reached; the newest of at most 64.
+    pub(crate) fn remember(dir: &Path, node: NodeId, addrs: &[Multiaddr]) {
+        let Some(mut about) = Self::read(dir) else { return };
+        let addrs: Vec<String> = addrs.iter().map(ToString::to_string).collect();
+        if about.members.iter().any(|known| *known == (node, addrs.clone())) {
+            return;
+        }
+        about.members.retain(|(known, _)| *known != node);
+        about.members.insert(0, (node, addrs));
+        about.members.truncate(64);
+        if let Ok(bytes) = serde_json::to_vec(&about) {
+            drop(files::write_private(&dir.join(MESH_FILE), &bytes));
+        }
+    }
+}
+
+/// Whether the store's stamp (machine and file) is another than when it was written; notes the stamp of now.
+fn came_from_a_backup(replica: &mut Replica<RedbShelf>, dir: &Path) -> bool {
+    use crdt::shelf::{Shelf, Table};
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let stamp = format!("{} {}", machine.trim(), files::file_id(&dir.join("v6.redb"))).into_bytes();
+    let before = replica.shelf().get(Table::Meta, STAMP_ROW);
+    replica.shelf_mut().put((Table::Meta, STAMP_ROW.to_vec(), Some(stamp.clone())));
+    before.is_some_and(|before| before != stamp)
 }
 
 fn found(shelf: RedbShelf, key: &SigningKey, name: &str, options: &UpOptions) -> anyhow::Result<Replica<RedbShelf>> {

@@ -128,7 +128,9 @@ impl<S: Shelf> Core<S> {
                 peer.last_heard = now.mono;
             }
         }
-        if heads != self.heads_digest() {
+        if heads == self.heads_digest() {
+            self.heard_heads = true;
+        } else {
             let heads: Vec<_> = self.replica.feeds().iter().map(|(a, f)| (*a, f.seq, f.hash)).collect();
             for part in heads.chunks(HEADS_PER_MESSAGE_MAX) {
                 self.send(from, &Msg::Heads(part.to_vec()), out);
@@ -151,6 +153,7 @@ impl<S: Shelf> Core<S> {
                 self.send(from, &Msg::Want { author: *author, from_seq: *seq }, out);
             }
         }
+        self.heard_heads = true;
         self.want_missing(now, out);
         let theirs: std::collections::BTreeMap<NodeId, u64> = heads.iter().map(|(a, s, _)| (*a, *s)).collect();
         let behind: Vec<NodeId> = self

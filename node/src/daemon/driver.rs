@@ -242,6 +242,7 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
             Effect::Reachable(node, addrs) => {
                 let addrs: Vec<_> = addrs.iter().filter_map(|a| a.parse().ok()).collect();
                 let known = addrs.clone();
+                super::AboutMesh::remember(&shared.options.data_dir, node, &addrs);
                 shared.net.add_addrs(node, addrs).await;
                 let _ = shared.core.ask(move |core| join::remember(core, node, &known)).await;
             }
