@@ -33,6 +33,7 @@ const QUOTA_BYTES: u64 = 20 * 1024 * 1024 * 1024;
 const LISTEN_FILE: &str = "listen.json";
 const MESH_FILE: &str = "mesh.json";
 const STAMP_ROW: &[u8] = b"stamp";
+const LISTEN_WAIT: Duration = Duration::from_millis(500);
 const DRAIN_WAIT: Duration = Duration::from_millis(1_500);
 
 /// What every part of the running node holds.
@@ -153,10 +154,15 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let mut recovered = opened.moved_to.is_some();
     let listen = listen_addrs(&options)?;
     let existing = Replica::open(opened.shelf);
-    let known_mesh = existing.as_ref().ok().map(Replica::mesh);
-    let known = existing.as_ref().ok().map(join::known_peers).unwrap_or_default();
-    let members: BTreeSet<NodeId> =
+    let about = AboutMesh::read(&options.data_dir);
+    let known_mesh = existing.as_ref().ok().map(Replica::mesh).or(about.as_ref().map(|about| about.mesh));
+    let mut known = existing.as_ref().ok().map(join::known_peers).unwrap_or_default();
+    let mut members: BTreeSet<NodeId> =
         existing.as_ref().ok().map(|r| r.roster().standing().map(|(n, _)| *n).collect()).unwrap_or_default();
+    if let Some(about) = about.as_ref().filter(|_| members.is_empty()) {
+        members.extend(about.members.iter().map(|(node, _)| *node));
+        known.extend(about.addresses());
+    }
     let config = NetConfig {
         seed: key.to_bytes(),
         listen,
@@ -167,16 +173,11 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     };
     let (net, net_events) = NetHandle::start(config)?;
     let mut bootstrap = BTreeSet::new();
-    let about = AboutMesh::read(&options.data_dir);
     let fresh = existing.is_err();
     let mut replica = match (existing, &options.join) {
         (Err(shelf), _) if about.is_some() => {
             let about = about.as_ref().expect("just looked at");
             bootstrap = about.members.iter().map(|(node, _)| *node).collect();
-            net.set_mesh(about.mesh).await;
-            for (node, addrs) in &about.members {
-                net.add_addrs(*node, addrs.iter().filter_map(|a| a.parse().ok()).collect()).await;
-            }
             Replica::begin(shelf, about.mesh, about.founder)
         }
         (Ok(replica), None) => replica,
@@ -218,6 +219,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         None => SandboxKind::None,
     };
     let mut offer = offer(&options);
+    offer.addrs = listening(&net).await;
     if sandbox == SandboxKind::None {
         offer.accepts.persons = Some(replica.roster().person(&me).into_iter().collect());
     }
@@ -250,7 +252,6 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     ];
     let server = start_api(&shared).await?;
     let stop = stop_signal()?;
-    tell_addresses(&shared).await;
     say_ready(&shared, mesh_id, server.address());
     stop.await;
     let request = shared.core.command(Command::Drain);
@@ -278,10 +279,32 @@ impl AboutMesh {
         serde_json::from_slice(&std::fs::read(dir.join(MESH_FILE)).ok()?).ok()
     }
 
+    fn addresses(&self) -> Vec<(NodeId, Vec<Multiaddr>)> {
+        let parse = |addrs: &Vec<String>| addrs.iter().filter_map(|a| a.parse().ok()).collect();
+        self.members.iter().map(|(node, addrs)| (*node, parse(addrs))).collect()
+    }
+
     fn write(self, dir: &Path, before: Option<Self>) -> anyhow::Result<()> {
         let members = before.map(|b| b.members).unwrap_or_default();
         let bytes = serde_json::to_vec(&Self { members, ..self })?;
         files::write_private(&dir.join(MESH_FILE), &bytes).context("writing mesh.json")
+    }
+
+    /// Remembers who belongs to the mesh, up to 64 members.
+    pub(crate) fn remember_members(dir: &Path, members: &BTreeSet<NodeId>) {
+        let Some(mut about) = Self::read(dir) else { return };
+        let before = about.members.clone();
+        about.members.retain(|(node, _)| members.contains(node));
+        for node in members {
+            if about.members.len() < 64 && !about.members.iter().any(|(known, _)| known == node) {
+                about.members.push((*node, Vec::new()));
+            }
+        }
+        if about.members != before
+            && let Ok(bytes) = serde_json::to_vec(&about)
+        {
+            drop(files::write_private(&dir.join(MESH_FILE), &bytes));
+        }
     }
 
     /// Remembers where a member was reached; the newest of at most 64.
@@ -347,13 +370,13 @@ async fn start_api(shared: &Arc<Shared>) -> anyhow::Result<web_gateway::server::
     Ok(server)
 }
 
-/// Puts the addresses that the node listens on into its offer.
-async fn tell_addresses(shared: &Shared) {
-    let addrs: Vec<String> =
-        shared.net.listen_addrs().iter().take(mesh::limits::ADDRS_MAX).map(ToString::to_string).collect();
-    if let Some(offer) = shared.core.ask(|core| core.offer().clone()).await {
-        drop(shared.core.command(Command::SetOffer(Box::new(Offer { addrs, ..offer }))).await);
+/// The addresses that the node listens on, once the first is known.
+async fn listening(net: &NetHandle) -> Vec<String> {
+    let deadline = tokio::time::Instant::now() + LISTEN_WAIT;
+    while net.listen_addrs().is_empty() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
+    net.listen_addrs().iter().take(mesh::limits::ADDRS_MAX).map(ToString::to_string).collect()
 }
 
 fn say_ready(shared: &Shared, mesh: crdt::ids::MeshId, api: std::net::SocketAddr) {

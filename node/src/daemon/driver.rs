@@ -180,6 +180,7 @@ pub(crate) async fn set_members(shared: &Shared) {
         members.extend(shared.bootstrap.read().expect("no writer panics").iter().copied());
     }
     members.remove(&shared.me);
+    super::AboutMesh::remember_members(&shared.options.data_dir, &members);
     shared.net.set_members(Arc::new(members));
 }
 
