@@ -250,6 +250,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         tokio::spawn(driver::pump_effects(Arc::clone(&shared), effects)),
         tokio::spawn(shared.blobs.clone().gc_periodically(Duration::from_secs(300))),
     ];
+    if let Some(path) = shared.options.recovery_key.clone() {
+        recover(&shared, &path).await?;
+    }
     let server = start_api(&shared).await?;
     let stop = stop_signal()?;
     say_ready(&shared, mesh_id, server.address());
@@ -331,6 +334,27 @@ fn came_from_a_backup(replica: &mut Replica<RedbShelf>, dir: &Path) -> bool {
     let before = replica.shelf().get(Table::Meta, STAMP_ROW);
     replica.shelf_mut().put((Table::Meta, STAMP_ROW.to_vec(), Some(stamp.clone())));
     before.is_some_and(|before| before != stamp)
+}
+
+/// Signs this node in as admin with the mesh's recovery key.
+async fn recover(shared: &Shared, path: &Path) -> anyhow::Result<()> {
+    use crdt::roster::{RecoveryAct, RecoverySigned};
+    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let seed: [u8; 32] = bytes
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("{} is no recovery key: it should have 32 bytes", path.display()))?;
+    let key = SigningKey::from_bytes(&seed);
+    let (mesh, known) = shared
+        .core
+        .ask(|core| (core.replica().mesh(), core.replica().roster().recovery))
+        .await
+        .context("the node is stopping")?;
+    let fits = known.is_none_or(|known| known == key.verifying_key().to_bytes());
+    anyhow::ensure!(fits, "{} is the recovery key of another mesh", path.display());
+    let act = RecoverySigned::sign(mesh, &key, RecoveryAct::Admit(shared.me), &shared.name);
+    let change = crdt::bundle::Change::register(crdt::doc::DocId::ROSTER, &crdt::doc::Key::Recover(shared.me), &act);
+    shared.core.command(Command::Write(vec![change])).await.context("the node is stopping")??;
+    Ok(())
 }
 
 fn found(shelf: RedbShelf, key: &SigningKey, name: &str, options: &UpOptions) -> anyhow::Result<Replica<RedbShelf>> {

@@ -156,7 +156,7 @@ fn members(parsed: &Parsed, cuts: &BTreeMap<NodeId, (u64, BundleHash)>) -> Membe
     };
     members.insert(*founder, member(&founding.node_name, founding.person, Role::Admin, founding.created_ms, None));
     for (node, name) in &parsed.recovered {
-        members.entry(*node).or_insert_with(|| member(name, person_of(*node), Role::Admin, 0, None));
+        members.insert(*node, member(name, person_of(*node), Role::Admin, 0, None));
     }
     let counts = |by: &NodeId, seq: u64| cuts.get(by).is_none_or(|(last, _)| seq <= *last);
     for _ in 0..ROSTER_ROUNDS_MAX {
