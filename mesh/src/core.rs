@@ -143,6 +143,8 @@ pub struct Core<S> {
     peer_heads: BTreeMap<NodeId, (u64, NodeId)>,
     held: BTreeMap<(JobId, ClaimId), Held>,
     durations: Durations,
+    /// Mean time that a claim takes beside its tasks: workspace, cell, files.
+    overhead_us: u64,
     calls: BTreeMap<(JobId, u32), Call>,
     called: BTreeMap<(JobId, u32, u32), Called>,
     watches: BTreeMap<(JobId, ClaimId), Watch>,
@@ -199,6 +201,7 @@ impl<S: Shelf> Core<S> {
             peer_heads: BTreeMap::new(),
             held: BTreeMap::new(),
             durations: Durations::default(),
+            overhead_us: crate::limits::OVERHEAD_UNMEASURED_MS * 1_000,
             calls: BTreeMap::new(),
             called: BTreeMap::new(),
             watches: BTreeMap::new(),
