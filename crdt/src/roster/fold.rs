@@ -88,7 +88,7 @@ fn parse(mesh: MeshId, founder: NodeId, entries: &[Entry<'_>]) -> Parsed {
     for entry in entries {
         parse_entry(mesh, recovery.as_ref(), entry, &mut parsed);
     }
-    parsed.admissions.sort_by(|a, b| (a.0, a.1.admitted_ms, a.1.invite).cmp(&(b.0, b.1.admitted_ms, b.1.invite)));
+    parsed.admissions.sort_by_key(|a| (a.0, a.1.admitted_ms, a.1.invite));
     parsed.roles.sort_by_key(|(by, seq, target, change)| (*target, change.after_seq, *by, *seq));
     parsed.persons.sort_by_key(|(by, seq, id, _)| (*id, *by, *seq));
     parsed.invites.sort_by_key(|(by, seq, id, _)| (*id, *by, *seq));

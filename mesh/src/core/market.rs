@@ -202,10 +202,10 @@ impl<S: Shelf> Core<S> {
     }
 
     pub(super) fn on_decline(&mut self, _now: Now, from: NodeId, id: JobId, attempt: u32, start: u32, lack: Lack) {
-        if let Some(call) = self.calls.get_mut(&(id, start)).filter(|call| call.attempt == attempt) {
-            if call.declines.len() < DECLINES_KEPT_MAX {
-                call.declines.insert(from, lack);
-            }
+        if let Some(call) = self.calls.get_mut(&(id, start)).filter(|call| call.attempt == attempt)
+            && call.declines.len() < DECLINES_KEPT_MAX
+        {
+            call.declines.insert(from, lack);
         }
         if let Some(called) = self.called.get_mut(&(id, attempt, start)) {
             called.declined.insert(from);

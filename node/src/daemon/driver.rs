@@ -59,14 +59,9 @@ impl CoreHandle {
     }
 
     fn send(&self, message: Message) {
-        let sent = match self.inbox.try_send(message) {
-            Err(std_mpsc::TrySendError::Full(message)) => {
-                tokio::task::block_in_place(|| self.inbox.send(message)).is_ok()
-            }
-            other => other.is_ok(),
-        };
-        if !sent {
-            tracing::debug!("the core has stopped");
+        if let Err(std_mpsc::TrySendError::Full(message)) = self.inbox.try_send(message) {
+            // The core is behind: whoever feeds it waits. An error means that it has stopped, and nobody needs an answer.
+            tokio::task::block_in_place(|| drop(self.inbox.send(message)));
         }
     }
 
@@ -127,17 +122,12 @@ fn run(mut core: NodeCore, messages: &std_mpsc::Receiver<Message>, effects: &mps
         core.handle_all(now(), inputs, &mut out);
         commit(&mut core);
         for effect in out {
-            match effect {
-                Effect::Reply { request, result } => {
-                    if let Some(reply) = replies.remove(&request) {
-                        drop(reply.send(result));
-                    }
+            if let Effect::Reply { request, result } = effect {
+                if let Some(reply) = replies.remove(&request) {
+                    drop(reply.send(result));
                 }
-                other => {
-                    if effects.blocking_send(other).is_err() {
-                        return;
-                    }
-                }
+            } else if effects.blocking_send(effect).is_err() {
+                return;
             }
         }
         if let Some(done) = stopped {
