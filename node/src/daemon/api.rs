@@ -4,6 +4,7 @@ mod blobs;
 mod docs;
 mod jobs;
 mod mesh;
+mod trace;
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::driver::NodeCore;
 /// The node as the API sees it.
 pub(super) struct Api(pub(super) Arc<Shared>);
 
-fn stopping() -> ApiError {
+pub(super) fn stopping() -> ApiError {
     ApiError::NotReady("the node is stopping; start it again with `v6 up`".into())
 }
 
@@ -26,11 +27,11 @@ fn not_built(what: &str) -> ApiError {
     ApiError::NotBuilt(format!("{what} is not built yet"))
 }
 
-fn internal(error: impl std::fmt::Display) -> ApiError {
+pub(super) fn internal(error: impl std::fmt::Display) -> ApiError {
     ApiError::Internal(error.to_string())
 }
 
-fn refusal(refusal: Refusal) -> ApiError {
+pub(super) fn refusal(refusal: Refusal) -> ApiError {
     let text = refusal.to_string();
     match refusal {
         Refusal::Role(_) => ApiError::NotAllowed(text),
@@ -171,7 +172,7 @@ impl NodeApi for Api {
     }
 
     fn trace<'a>(&'a self, id: &'a str) -> Answer<'a, TraceView> {
-        Box::pin(docs::trace(self, id))
+        Box::pin(trace::trace(self, id))
     }
 
     fn metrics(&self) -> Answer<'_, String> {

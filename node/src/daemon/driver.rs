@@ -186,8 +186,14 @@ pub(crate) async fn set_members(shared: &Shared) {
 pub(crate) async fn pump_net(shared: Arc<Shared>, mut events: mpsc::Receiver<NetEvent>) {
     while let Some(event) = events.recv().await {
         match event {
-            NetEvent::Connected { node, .. } => shared.core.input(Input::Connected(node)),
-            NetEvent::Disconnected { node } => shared.core.input(Input::Disconnected(node)),
+            NetEvent::Connected { node, .. } => {
+                shared.core.input(Input::Connected(node));
+                shared.events.push("peer", serde_json::json!({"node": node, "online": true}));
+            }
+            NetEvent::Disconnected { node } => {
+                shared.core.input(Input::Disconnected(node));
+                shared.events.push("peer", serde_json::json!({"node": node, "online": false}));
+            }
             NetEvent::Message { from, bytes } => shared.core.input(Input::Message { from, bytes }),
             NetEvent::Gossip { via, bytes, id } => {
                 shared.net.report(id, Verdict::Accept);
@@ -241,19 +247,14 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
             }
             Effect::Reachable(node, addrs) => {
                 let addrs: Vec<_> = addrs.iter().filter_map(|a| a.parse().ok()).collect();
-                let known = addrs.clone();
-                shared.net.add_addrs(node, addrs).await;
-                let _ = shared.core.ask(move |core| join::remember(core, node, &known)).await;
+                let (shared, known) = (Arc::clone(&shared), addrs.clone());
+                tokio::spawn(async move {
+                    shared.net.add_addrs(node, addrs).await;
+                    let _ = shared.core.ask(move |core| join::remember(core, node, &known)).await;
+                });
             }
-            Effect::RosterChanged => set_members(&shared).await,
-            Effect::Changed(docs) => {
-                for doc in docs {
-                    shared.events.push("changed", serde_json::json!({"doc": doc.to_string()}));
-                    if let Some(job) = doc.as_job() {
-                        logs::follow_own(&shared, job).await;
-                    }
-                }
-            }
+            Effect::RosterChanged => shared.changes.roster(),
+            Effect::Changed(docs) => shared.changes.docs(docs),
             Effect::Misbehaved(node, what) => tracing::warn!(%node, what, "a peer misbehaves"),
             Effect::Reply { .. } => {}
         }

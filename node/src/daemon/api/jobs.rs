@@ -255,7 +255,8 @@ async fn submit_specs(api: &Api, jobs: Vec<(JobId, JobSpec)>) -> Result<Vec<Subm
 pub(super) fn job_row(core: &mut NodeCore, id: JobId) -> Option<JobRow> {
     let row = core.replica().job_row(id)?;
     let state = row.state()?;
-    let command = core.replica().cached_job(&id).and_then(|j| j.spec()).map(|(_, s)| s.command.clone());
+    let spec = core.replica().cached_job(&id).and_then(|job| job.spec()).map(|(_, spec)| spec);
+    let (command, name) = spec.map(|spec| (spec.command.clone(), spec.name.clone())).unzip();
     Some(JobRow {
         id: id.to_string(),
         state: views::state(state),
@@ -263,10 +264,10 @@ pub(super) fn job_row(core: &mut NodeCore, id: JobId) -> Option<JobRow> {
         submitter: row.submitter?.to_string(),
         owner: row.owner.map(|o| o.to_string()),
         created: views::time(row.created_ms),
-        ended: None,
+        ended: row.ended_ms.map(views::time),
         tasks: row.tasks,
         done: row.done,
-        name: None,
+        name: name.filter(|name| !name.is_empty()),
         command: command.unwrap_or_else(|| vec![row.title]),
     })
 }

@@ -46,7 +46,7 @@ pub(super) async fn status(api: &Api) -> Result<StatusView, ApiError> {
             state_hash: data_encoding::HEXLOWER.encode(&core.replica().state_hash()),
             lease_ms: ::mesh::limits::LEASE_MS,
             api_token_file: shared.options.data_dir.join(crate::client::TOKEN_FILE).display().to_string(),
-            api: String::new(),
+            api: shared.api.get().cloned().unwrap_or_default(),
             listen: shared.net.listen_addrs().iter().map(ToString::to_string).collect(),
             data_dir: shared.options.data_dir.display().to_string(),
             slots: core.offer().slots,
