@@ -1,5 +1,7 @@
 //! Carries out claims: workspace, cell, output, files; and brings the files of accepted runs home.
 
+mod trees;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -17,7 +19,7 @@ use crate::blobs::{BlobRef, Pin};
 use crate::cell::{Cell, CellEvent, CellSpec, Death, KillReason, KillTarget};
 use crate::joblog::{JobLog, LogKey};
 use crate::platform::files;
-use crate::tree::{self, EntryKind, Globs, Manifest, Snapshot, Source};
+use crate::tree::{self, Globs, Snapshot};
 
 /// Interval in which changed files are looked for while a job runs.
 const COLLECT_EVERY: Duration = Duration::from_secs(1);
@@ -153,38 +155,9 @@ async fn place_input(shared: &Arc<Shared>, work: &Work, workspace: &Path) -> any
         files::create_private_dir(root)?;
     }
     let Some(hash) = work.spec.input else { return Ok(()) };
-    let pin = Pin::job(work.job);
-    let manifest_ref = BlobRef { hash, size: work.spec.input_manifest_bytes };
+    let input = BlobRef { hash, size: work.spec.input_manifest_bytes };
     let holders: Vec<NodeId> = work.holders.iter().filter(|n| **n != shared.me).copied().collect();
-    if !shared.blobs.has(&manifest_ref) {
-        shared.blobs.fetch(&manifest_ref, &holders, &pin, None).await?;
-    }
-    let manifest = Manifest::decode(&shared.blobs.read_all(&manifest_ref, manifest_ref.size).await?)?;
-    let sizes: BTreeMap<BlobHash, u64> = manifest
-        .entries()
-        .iter()
-        .filter_map(|entry| match &entry.kind {
-            EntryKind::File { hash, size, .. } => Some((*hash, *size)),
-            EntryKind::Symlink { .. } | EntryKind::Dir => None,
-        })
-        .collect();
-    let refs: Vec<BlobRef> = sizes.iter().map(|(hash, size)| BlobRef { hash: *hash, size: *size }).collect();
-    let missing = shared.blobs.missing(&refs);
-    if !missing.is_empty() {
-        shared.blobs.fetch_many(&missing, &holders, &pin, None).await?;
-    }
-    let (blobs, handle) = (shared.blobs.clone(), tokio::runtime::Handle::current());
-    tokio::task::spawn_blocking(move || {
-        roots.iter().try_for_each(|root| {
-            tree::materialise(&manifest, root, |hash| {
-                let size = sizes.get(hash).copied().unwrap_or(0);
-                let bytes = handle.block_on(blobs.read_all(&BlobRef { hash: *hash, size }, size));
-                bytes.map(Source::Bytes).map_err(std::io::Error::other)
-            })
-        })
-    })
-    .await??;
-    Ok(())
+    trees::place(shared, input, &holders, &Pin::job(work.job), roots).await
 }
 
 impl Run {
