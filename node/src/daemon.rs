@@ -1,5 +1,6 @@
 //! The running node: wires core, store, network, blobs, cells and API together, and stops them in order.
 
+mod accepting;
 mod api;
 mod driver;
 mod exec;
@@ -18,9 +19,10 @@ use crdt::SigningKey;
 use crdt::ids::NodeId;
 use crdt::replica::{FoundingWords, Replica};
 use crdt::ticket::Ticket;
-use mesh::offer::{Accepts, Offer};
+use mesh::offer::Offer;
 use mesh::{Command, Config, Core};
 
+use crate::accept::AcceptFile;
 use crate::blobs::{Blobs, BlobsConfig};
 use crate::cli::up::{SandboxChoice, UpOptions};
 use crate::net::{Multiaddr, NetConfig, NetHandle};
@@ -125,7 +127,6 @@ fn offer(options: &UpOptions) -> Offer {
         speed_percent: 100,
         region: options.region.clone().unwrap_or_default(),
         os: std::env::consts::OS.to_owned(),
-        accepts: Accepts::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Offer::default()
     }
@@ -203,9 +204,8 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         None => SandboxKind::None,
     };
     let mut offer = offer(&options);
-    if sandbox == SandboxKind::None {
-        offer.accepts.persons = Some(replica.roster().person(&me).into_iter().collect());
-    }
+    let accept = AcceptFile::read(&options.data_dir)?;
+    offer.accepts = accepting::resolve(&accept, replica.roster(), me, sandbox).0;
     let config = Config { seed: random()?, incarnation: now_ms(), offer };
     let core = Core::new(key, replica, config, driver::now());
     let (core, effects) = CoreHandle::start(core);
@@ -232,6 +232,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         tokio::spawn(driver::pump_net(Arc::clone(&shared), net_events)),
         tokio::spawn(driver::pump_effects(Arc::clone(&shared), effects)),
         tokio::spawn(shared.blobs.clone().gc_periodically(Duration::from_secs(300))),
+        tokio::spawn(accepting::watch(Arc::clone(&shared))),
     ];
     let server = start_api(&shared).await?;
     let stop = stop_signal()?;
