@@ -148,6 +148,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let key = identity(&options.data_dir)?;
     let me = NodeId(key.verifying_key().to_bytes());
     let name = node_name(&options);
+    exec::sweep(&options.data_dir);
     let opened = RedbShelf::open(&options.data_dir.join("v6.redb"))?;
     let mut recovered = opened.moved_to.is_some();
     let listen = listen_addrs(&options)?;
@@ -225,7 +226,6 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         recovered,
         options,
     });
-    drop(std::fs::remove_dir_all(shared.options.data_dir.join("work")));
     shared.blobs.set_dialer(Arc::new(driver::BlobDialer(net)));
     driver::set_members(&shared).await;
     let pumps = [

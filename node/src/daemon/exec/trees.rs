@@ -23,7 +23,11 @@ pub(super) async fn place(
     pin: &Pin,
     roots: Vec<PathBuf>,
 ) -> anyhow::Result<()> {
-    let manifest = fetch(&shared.blobs, tree, holders, pin).await?;
+    let manifest = manifest(&shared.blobs, tree, holders, pin).await?;
+    let missing = shared.blobs.missing(&files(&manifest));
+    if !missing.is_empty() {
+        shared.blobs.fetch_many(&missing, holders, pin, None).await.context("the tree's files cannot be fetched")?;
+    }
     let blobs = shared.blobs.clone();
     let handle = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
@@ -39,20 +43,11 @@ pub(super) async fn place(
     Ok(())
 }
 
-/// Brings a tree's manifest and those of its files that are missing here, and pins what it brought.
-pub(super) async fn fetch(blobs: &Blobs, tree: BlobRef, holders: &[NodeId], pin: &Pin) -> anyhow::Result<Manifest> {
+/// Brings a tree's manifest here and pins it.
+pub(super) async fn manifest(blobs: &Blobs, tree: BlobRef, holders: &[NodeId], pin: &Pin) -> anyhow::Result<Manifest> {
     anyhow::ensure!(tree.size <= MANIFEST_BYTES_MAX as u64, "the tree's manifest has {} bytes, too many", tree.size);
-    if blobs.has(&tree) {
-        blobs.pin(&tree, pin).await?;
-    } else {
-        blobs.fetch(&tree, holders, pin, None).await.context("its manifest cannot be fetched")?;
-    }
-    let manifest = Manifest::decode(&blobs.read_all(&tree, tree.size).await?)?;
-    let missing = blobs.missing(&files(&manifest));
-    if !missing.is_empty() {
-        blobs.fetch_many(&missing, holders, pin, None).await.context("its files cannot be fetched")?;
-    }
-    Ok(manifest)
+    blobs.fetch(&tree, holders, pin, None).await.context("the tree's manifest cannot be fetched")?;
+    Ok(Manifest::decode(&blobs.read_all(&tree, tree.size).await?)?)
 }
 
 /// The blobs of a tree's files, each once.
