@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use crdt::doc::{DocId, Key, TaskRange};
-use crdt::ids::{BlobHash, JobId, NodeId};
-use crdt::job::{ArtifactRef, Basis, Claim, ClaimId, Exit, JobSpec, LogRef, RunReport, TaskReport, rendezvous};
+use crdt::ids::{JobId, NodeId};
+use crdt::job::{
+    ArtifactRef, Basis, CheckpointRef, Claim, ClaimId, Exit, JobSpec, LogRef, RunReport, TaskReport, rendezvous,
+};
 use crdt::limits::WATCHERS_MAX;
 use crdt::shelf::Shelf;
 
@@ -182,7 +184,8 @@ impl<S: Shelf> Core<S> {
                 continue;
             }
             let Some((submitter, spec)) = job.spec() else { continue };
-            let resume = job.claims().keys().filter(|c| c.attempt < claim.attempt && c.range == claim.range);
+            let earlier = |c: &&ClaimId| c.attempt < claim.attempt && c.range == claim.range && !job.is_void(c);
+            let resume = job.claims().keys().filter(earlier);
             let resume = resume.filter_map(|c| job.run(c)?.checkpoint.map(|p| (c.attempt, p))).max().map(|(_, p)| p);
             let mut holders = vec![*submitter];
             holders.extend(self.connected().filter(|n| n != submitter));
@@ -230,12 +233,14 @@ impl<S: Shelf> Core<S> {
         job: JobId,
         claim: ClaimId,
         artifacts: Vec<ArtifactRef>,
-        checkpoint: Option<(u64, BlobHash)>,
+        checkpoint: Option<CheckpointRef>,
         holders: Vec<NodeId>,
     ) {
         let Some(held) = self.held.get_mut(&(job, claim)) else { return };
         held.report.artifacts = artifacts;
-        held.report.checkpoint = checkpoint.max(held.report.checkpoint);
+        if checkpoint.map(|c| c.number) >= held.report.checkpoint.map(|c| c.number) {
+            held.report.checkpoint = checkpoint;
+        }
         held.report.holders = holders;
         self.report(now, job, claim, true);
     }

@@ -201,6 +201,8 @@ fn task_view(job: &Job, index: u32) -> api::TaskView {
             reason: ended.and_then(|(_, exit)| why(exit)),
             duplicate: !attempt.award,
             cost_micros: run.map(|r| r.cost_micros),
+            checkpoint: run.and_then(|r| r.checkpoint).map(|c| c.number),
+            holders: run.map(|r| r.holders.iter().map(ToString::to_string).collect()).unwrap_or_default(),
             artifacts: run.map(|r| artifacts(r, attempt.id.attempt, index)).unwrap_or_default(),
         }
     });
