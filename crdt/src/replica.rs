@@ -174,6 +174,15 @@ impl<S: Shelf> Replica<S> {
         }
     }
 
+    /// Whether these very bytes are a bundle of this replica: what is known need not be verified again.
+    #[must_use]
+    pub fn holds(&self, wire: &[u8]) -> bool {
+        let place = Bundle::place(wire);
+        place.is_some_and(|(author, seq)| {
+            self.shelf.get(Table::Bundles, &rows::bundle_key(author, seq)).is_some_and(|known| known == wire)
+        })
+    }
+
     /// Takes in a bundle that was decoded and verified. `wall_ms` guards the clock against stamps from the future.
     pub fn ingest(&mut self, bundle: Bundle, wall_ms: u64) -> Ingest {
         let header = &bundle.header;

@@ -59,9 +59,8 @@ impl<S: Shelf> Replica<S> {
         if seq == feed.seq && bundle.hash == feed.hash {
             return Ingest::Duplicate;
         }
-        let known =
-            self.shelf.get(Table::Bundles, &bundle_key(author, seq)).and_then(|w| Bundle::decode(w.into()).ok());
-        match known {
+        let known = self.shelf.get(Table::Bundles, &bundle_key(author, seq)).filter(|wire| *wire != bundle.wire);
+        match known.and_then(|wire| Bundle::decode(wire.into()).ok()) {
             Some(known) if known.hash != bundle.hash => {
                 let mut pair = [known, bundle];
                 pair.sort_by_key(|b| b.hash);
