@@ -110,6 +110,12 @@ impl Job {
         }
     }
 
+    /// Whether nobody ever wrote to it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.register_sum == [0; 32]
+    }
+
     /// Folds again after registers or the roster changed.
     pub fn refresh(&mut self, roster: &Roster) {
         self.view = fold::fold(self, roster);

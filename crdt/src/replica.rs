@@ -222,11 +222,10 @@ impl<S: Shelf> Replica<S> {
         while let Some(bundle) = ready.pop() {
             let (author, seq) = (bundle.header.author, bundle.header.seq);
             self.apply(&bundle, applied);
-            if let Some(next) = self.waiting.remove(&(author, seq + 1)) {
-                if next.header.prev == bundle.hash {
-                    ready.push(next);
-                }
-            }
+            let place = (author, seq + 1);
+            let next = self.waiting.remove(&place).or_else(|| self.unknown.remove(&place));
+            let frozen = self.feeds.get(&author).is_some_and(|feed| feed.frozen);
+            ready.extend(next.filter(|next| next.header.prev == bundle.hash && !frozen));
             if applied.roster && ready.is_empty() {
                 ready.extend(self.unknown_that_fit());
             }
@@ -259,10 +258,10 @@ impl<S: Shelf> Replica<S> {
 
     /// Whether an author's bundle counts outside the roster, whose fold judges that by itself.
     fn counts(&self, author: &NodeId, seq: u64) -> bool {
-        self.roster.revoked.get(author).is_none_or(|(last, _)| seq <= *last)
+        seq <= self.roster.last_counting(author)
     }
 
-    /// Whether a bundle's author may have a feed here: a member (revoked or not), the founder, or a node that the recovery
+    /// Whether a bundle's author may have a feed here: who was ever let in (revoked or not), the founder, or a node that the recovery
     /// key signs in with this very bundle.
     fn is_known(&self, bundle: &Bundle) -> bool {
         let author = bundle.header.author;
@@ -275,7 +274,7 @@ impl<S: Shelf> Replica<S> {
                 Body::Register { .. } | Body::Notebook(_) | Body::Pruned => false,
             })
         };
-        author == self.founder || self.roster.members.contains_key(&author) || recovers()
+        author == self.founder || self.roster.authors.contains(&author) || recovers()
     }
 
     fn hold(&mut self, bundle: Bundle) {
@@ -298,7 +297,8 @@ impl<S: Shelf> Replica<S> {
         let fitting = self.unknown.iter().find(|((author, seq), bundle)| {
             let feed = self.feeds.get(author);
             let (head, hash) = feed.map_or((0, BundleHash::ZERO), |feed| (feed.seq, feed.hash));
-            *seq == head + 1 && bundle.header.prev == hash && self.is_known(bundle)
+            let frozen = feed.is_some_and(|feed| feed.frozen);
+            !frozen && *seq == head + 1 && bundle.header.prev == hash && self.is_known(bundle)
         });
         let key = fitting.map(|(key, _)| *key)?;
         self.unknown.remove(&key)

@@ -109,33 +109,51 @@ impl<S: Shelf> Replica<S> {
         self.load_job(id);
         let (job, digest) = self.jobs.get_mut(&id).expect("just loaded");
         job.refresh(&self.roster);
-        let new = job.digest();
-        let old = digest.replace(new);
-        let row = row_of(job, new);
-        let doc = DocId::job(id);
-        self.state.replace(&mut self.shelf, doc, old.as_ref(), Some(&new));
-        let open = row.state().is_none_or(|state| !state.is_final());
-        let open_row = open.then(Vec::new);
+        let new = (!job.is_empty()).then(|| job.digest());
+        let old = std::mem::replace(digest, new);
+        let row = new.map(|new| row_of(job, new));
+        if row.is_none() {
+            self.jobs.remove(&id);
+        }
+        self.state.replace(&mut self.shelf, DocId::job(id), old.as_ref(), new.as_ref());
+        self.put_job_row(id, row.as_ref());
+    }
+
+    /// Writes a job's rows; without one the job is as if it had never been.
+    fn put_job_row(&mut self, id: JobId, row: Option<&JobRow>) {
+        let listed = |row: &JobRow| row.submitter.map(|_| time_key(row.created_ms, id));
+        let (before, after) = (self.job_row(id).as_ref().and_then(listed), row.and_then(listed));
+        if before != after {
+            if let Some(before) = before {
+                self.shelf.put((Table::JobsByTime, before, None));
+            }
+            if let Some(after) = after {
+                self.shelf.put((Table::JobsByTime, after, Some(Vec::new())));
+            }
+        }
+        let open = row.is_some_and(|row| row.state().is_none_or(|state| !state.is_final()));
         if self.shelf.get(Table::OpenJobs, &id.0).is_some() != open {
-            self.shelf.put((Table::OpenJobs, id.0.to_vec(), open_row));
+            self.shelf.put((Table::OpenJobs, id.0.to_vec(), open.then(Vec::new)));
         }
-        if row.submitter.is_some() && old.is_none() {
-            self.shelf.put((Table::JobsByTime, time_key(row.created_ms, id), Some(Vec::new())));
-        }
-        self.shelf.put((Table::Jobs, id.0.to_vec(), Some(cbor::encode(&row))));
+        self.shelf.put((Table::Jobs, id.0.to_vec(), row.map(cbor::encode)));
     }
 
     fn refold_note(&mut self, doc: DocId) {
         let key = [b"note-digest/".as_slice(), &doc.to_bytes()].concat();
         let old = self.shelf.get(Table::Meta, &key).and_then(|v| Sum::try_from(v.as_slice()).ok());
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&doc.to_bytes());
-        for (author, seq, change) in self.note_changes(doc) {
-            hasher.update(&author.0).update(&seq.to_be_bytes()).update(blake3::hash(&change).as_bytes());
+        let changes = self.note_changes(doc);
+        let new = (!changes.is_empty()).then(|| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&doc.to_bytes());
+            for (author, seq, change) in changes {
+                hasher.update(&author.0).update(&seq.to_be_bytes()).update(blake3::hash(&change).as_bytes());
+            }
+            Sum::from(*hasher.finalize().as_bytes())
+        });
+        self.state.replace(&mut self.shelf, doc, old.as_ref(), new.as_ref());
+        if old != new {
+            self.shelf.put((Table::Meta, key, new.map(|sum| sum.to_vec())));
         }
-        let new: Sum = *hasher.finalize().as_bytes();
-        self.state.replace(&mut self.shelf, doc, old.as_ref(), Some(&new));
-        self.shelf.put((Table::Meta, key, Some(new.to_vec())));
     }
 
     /// The roster as its registers fold, and its part in the state hash.
@@ -161,8 +179,7 @@ impl<S: Shelf> Replica<S> {
         let before = std::mem::replace(&mut self.roster, new);
         let authors: BTreeSet<NodeId> = before.members.keys().chain(self.roster.members.keys()).copied().collect();
         for author in authors {
-            let cut = |r: &roster::Roster| r.revoked.get(&author).map_or(u64::MAX, |(last, _)| *last);
-            let (old_cut, new_cut) = (cut(&before), cut(&self.roster));
+            let (old_cut, new_cut) = (before.last_counting(&author), self.roster.last_counting(&author));
             if old_cut != new_cut {
                 let touched = self.docs_touched(author, old_cut.min(new_cut).saturating_add(1));
                 docs.extend(touched.iter().copied());
@@ -268,7 +285,8 @@ fn row_of(job: &Job, digest: Sum) -> JobRow {
 
 fn roster_digest(folded: &roster::Roster, registers: &[Stored]) -> Sum {
     let mut hasher = blake3::Hasher::new();
-    for r in registers {
+    let counting = |r: &&Stored| folded.authors.contains(&r.author) || matches!(r.key, Key::Recover(_));
+    for r in registers.iter().filter(counting) {
         let line = cbor::encode(&(r.author, r.key.to_string(), r.seq, serde_bytes::Bytes::new(&r.value)));
         hasher.update(blake3::hash(&line).as_bytes());
     }
