@@ -216,6 +216,19 @@ impl Bundle {
         Header::decode(&header)
     }
 
+    /// Whose feed a bundle says that it is of, and where in it; nothing of that is verified.
+    #[must_use]
+    pub fn place(wire: &[u8]) -> Option<(NodeId, u64)> {
+        if wire.len() > BUNDLE_BYTES_MAX {
+            return None;
+        }
+        let WireBundle(header, ..) =
+            ciborium::de::from_reader_with_recursion_limit(wire, crate::limits::CBOR_DEPTH_MAX).ok()?;
+        let WireHeader(_, _, author, seq, ..) =
+            ciborium::de::from_reader_with_recursion_limit(&header[..], crate::limits::CBOR_DEPTH_MAX).ok()?;
+        Some((author, seq))
+    }
+
     /// The same bundle without its bodies: the chain still verifies.
     #[must_use]
     pub fn pruned(&self) -> Bytes {
