@@ -166,6 +166,8 @@ pub(super) async fn wait_done(mesh: &Mesh, jobs: usize) -> anyhow::Result<()> {
         if done >= jobs as u64 {
             return Ok(());
         }
+        let failed = status.jobs.get(&JobState::Failed).copied().unwrap_or(0);
+        anyhow::ensure!(failed == 0, "{failed} jobs failed, {done} of {jobs} are done");
         anyhow::ensure!(begun.elapsed() < TAKES_MAX, "{done} of {jobs} jobs are done after {TAKES_MAX:?}");
         tokio::time::sleep(LOOK).await;
     }
