@@ -1,16 +1,19 @@
 //! The running node: wires core, store, network, blobs, cells and API together, and stops them in order.
 
+mod about;
 mod api;
+mod changes;
 mod driver;
 mod exec;
 mod join;
 mod logs;
+mod notes;
 mod views;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -20,19 +23,19 @@ use crdt::replica::{FoundingWords, Replica};
 use crdt::ticket::Ticket;
 use mesh::offer::{Accepts, Offer};
 use mesh::{Command, Config, Core};
+use tokio::sync::mpsc;
 
 use crate::blobs::{Blobs, BlobsConfig};
 use crate::cli::up::{SandboxChoice, UpOptions};
-use crate::net::{Multiaddr, NetConfig, NetHandle};
+use crate::net::{Multiaddr, NetConfig, NetEvent, NetHandle};
 use crate::platform::{files, lock::Lock};
 use crate::sandbox::SandboxKind;
 use crate::store::RedbShelf;
+use about::{AboutMesh, came_from_a_backup};
 use driver::CoreHandle;
 
 const QUOTA_BYTES: u64 = 20 * 1024 * 1024 * 1024;
 const LISTEN_FILE: &str = "listen.json";
-const MESH_FILE: &str = "mesh.json";
-const STAMP_ROW: &[u8] = b"stamp";
 const LISTEN_WAIT: Duration = Duration::from_millis(500);
 const DRAIN_WAIT: Duration = Duration::from_millis(1_500);
 
@@ -49,6 +52,10 @@ pub(crate) struct Shared {
     pub(crate) cells: exec::Cells,
     pub(crate) follows: logs::Follows,
     pub(crate) events: web_gateway::event_ring::EventRing,
+    pub(crate) changes: changes::Changes,
+    pub(crate) notes: notes::Notes,
+    /// Where the API listens, once it does.
+    pub(crate) api: OnceLock<String>,
     pub(crate) bootstrap: RwLock<BTreeSet<NodeId>>,
     pub(crate) started_ms: u64,
     pub(crate) recovered: bool,
@@ -146,78 +153,102 @@ fn listen_addrs(options: &UpOptions) -> anyhow::Result<Vec<Multiaddr>> {
         .collect()
 }
 
+/// Starts the network: with the members and addresses that are known, from the store or from beside it.
+fn start_net(
+    options: &UpOptions,
+    key: &SigningKey,
+    store: Option<&Replica<RedbShelf>>,
+    about: Option<&AboutMesh>,
+) -> anyhow::Result<(NetHandle, mpsc::Receiver<NetEvent>)> {
+    let mut known = store.map(join::known_peers).unwrap_or_default();
+    let mut members: BTreeSet<NodeId> =
+        store.map(|r| r.roster().standing().map(|(node, _)| *node).collect()).unwrap_or_default();
+    if let Some(about) = about.filter(|_| members.is_empty()) {
+        members.extend(about.members.iter().map(|(node, _)| *node));
+        known.extend(about.addresses());
+    }
+    let config = NetConfig {
+        seed: key.to_bytes(),
+        listen: listen_addrs(options)?,
+        mdns: options.mdns,
+        known,
+        members: Arc::new(members),
+        mesh: store.map(Replica::mesh).or(about.map(|about| about.mesh)),
+    };
+    Ok(NetHandle::start(config)?)
+}
+
+/// A replica, and what its node must mind.
+struct OpenedReplica {
+    replica: Replica<RedbShelf>,
+    /// Members to speak to before the roster is known.
+    bootstrap: BTreeSet<NodeId>,
+    /// Nothing may be written to the own feed before a peer was heard.
+    hold_own_feed: bool,
+}
+
+/// Goes on in the mesh of the store, or of the file beside a lost store; else joins one, or founds one.
+async fn open_replica(
+    existing: Result<Replica<RedbShelf>, RedbShelf>,
+    about: Option<AboutMesh>,
+    net: &NetHandle,
+    (key, name): (&SigningKey, &str),
+    options: &UpOptions,
+) -> anyhow::Result<OpenedReplica> {
+    let (mut bootstrap, mut lost) = (BTreeSet::new(), false);
+    let mut replica = match (existing, &about, &options.join) {
+        (Ok(replica), _, None) => replica,
+        (Ok(replica), _, Some(text)) => {
+            let same = Ticket::decode(text)?.mesh == replica.mesh();
+            anyhow::ensure!(same, "this data directory belongs to another mesh; use an empty one with --data-dir");
+            replica
+        }
+        (Err(shelf), Some(about), _) => {
+            lost = true;
+            bootstrap = about.members.iter().map(|(node, _)| *node).collect();
+            Replica::begin(shelf, about.mesh, about.founder)
+        }
+        (Err(shelf), None, Some(text)) => {
+            let joined = join::join(net, key, name, text).await?;
+            bootstrap = joined.members;
+            Replica::begin(shelf, joined.mesh, joined.founder)
+        }
+        (Err(shelf), None, None) => found(shelf, key, name, options)?,
+    };
+    net.set_mesh(replica.mesh()).await;
+    let hold_own_feed = came_from_a_backup(&mut replica, &options.data_dir) || lost;
+    replica.shelf_mut().commit()?;
+    let now = AboutMesh { mesh: replica.mesh(), founder: replica.founder(), members: Vec::new() };
+    now.write(&options.data_dir, about)?;
+    Ok(OpenedReplica { replica, bootstrap, hold_own_feed })
+}
+
+fn sandbox(options: &UpOptions) -> SandboxKind {
+    match options.sandbox {
+        Some(SandboxChoice::Landlock) => SandboxKind::Landlock,
+        Some(SandboxChoice::Bwrap) => SandboxKind::Bwrap,
+        Some(SandboxChoice::None) => SandboxKind::None,
+        None if cfg!(target_os = "linux") => SandboxKind::Landlock,
+        None => SandboxKind::None,
+    }
+}
+
 async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let key = identity(&options.data_dir)?;
     let me = NodeId(key.verifying_key().to_bytes());
     let name = node_name(&options);
     let opened = RedbShelf::open(&options.data_dir.join("v6.redb"))?;
     let mut recovered = opened.moved_to.is_some();
-    let listen = listen_addrs(&options)?;
     let existing = Replica::open(opened.shelf);
     let about = AboutMesh::read(&options.data_dir);
-    let known_mesh = existing.as_ref().ok().map(Replica::mesh).or(about.as_ref().map(|about| about.mesh));
-    let mut known = existing.as_ref().ok().map(join::known_peers).unwrap_or_default();
-    let mut members: BTreeSet<NodeId> =
-        existing.as_ref().ok().map(|r| r.roster().standing().map(|(n, _)| *n).collect()).unwrap_or_default();
-    if let Some(about) = about.as_ref().filter(|_| members.is_empty()) {
-        members.extend(about.members.iter().map(|(node, _)| *node));
-        known.extend(about.addresses());
-    }
-    let config = NetConfig {
-        seed: key.to_bytes(),
-        listen,
-        mdns: options.mdns,
-        known,
-        members: Arc::new(members),
-        mesh: known_mesh,
-    };
-    let (net, net_events) = NetHandle::start(config)?;
-    let mut bootstrap = BTreeSet::new();
-    let fresh = existing.is_err();
-    let mut replica = match (existing, &options.join) {
-        (Err(shelf), _) if about.is_some() => {
-            let about = about.as_ref().expect("just looked at");
-            bootstrap = about.members.iter().map(|(node, _)| *node).collect();
-            Replica::begin(shelf, about.mesh, about.founder)
-        }
-        (Ok(replica), None) => replica,
-        (Ok(replica), Some(text)) => {
-            let ticket = Ticket::decode(text)?;
-            anyhow::ensure!(
-                ticket.mesh == replica.mesh(),
-                "this data directory belongs to another mesh; use an empty one with --data-dir"
-            );
-            replica
-        }
-        (Err(shelf), Some(text)) => {
-            let joined = join::join(&net, &key, &name, text).await?;
-            bootstrap = joined.members;
-            net.set_mesh(joined.mesh).await;
-            Replica::begin(shelf, joined.mesh, joined.founder)
-        }
-        (Err(shelf), None) => {
-            let replica = found(shelf, &key, &name, &options)?;
-            net.set_mesh(replica.mesh()).await;
-            replica
-        }
-    };
-    let hold_own_feed = (fresh && about.is_some()) || came_from_a_backup(&mut replica, &options.data_dir);
-    replica.shelf_mut().commit()?;
+    let (net, net_events) = start_net(&options, &key, existing.as_ref().ok(), about.as_ref())?;
+    let OpenedReplica { replica, bootstrap, hold_own_feed } =
+        open_replica(existing, about, &net, (&key, &name), &options).await?;
     let mesh_id = replica.mesh();
-    AboutMesh { mesh: mesh_id, founder: replica.founder(), members: Vec::new() }.write(&options.data_dir, about)?;
-    let blobs = Blobs::open(
-        &options.data_dir.join("blobs"),
-        BlobsConfig { quota_bytes: options.blob_quota_bytes.unwrap_or(QUOTA_BYTES) },
-    )
-    .await?;
+    let quota = BlobsConfig { quota_bytes: options.blob_quota_bytes.unwrap_or(QUOTA_BYTES) };
+    let blobs = Blobs::open(&options.data_dir.join("blobs"), quota).await?;
     recovered |= blobs.recovered;
-    let sandbox = match options.sandbox {
-        Some(SandboxChoice::Landlock) => SandboxKind::Landlock,
-        Some(SandboxChoice::Bwrap) => SandboxKind::Bwrap,
-        Some(SandboxChoice::None) => SandboxKind::None,
-        None if cfg!(target_os = "linux") => SandboxKind::Landlock,
-        None => SandboxKind::None,
-    };
+    let sandbox = sandbox(&options);
     let mut offer = offer(&options);
     offer.addrs = listening(&net).await;
     if sandbox == SandboxKind::None {
@@ -237,6 +268,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         cells: exec::Cells::default(),
         follows: logs::Follows::default(),
         events: web_gateway::event_ring::EventRing::new(now_ms() * 1_000),
+        changes: changes::Changes::default(),
+        notes: notes::Notes::default(),
+        api: OnceLock::new(),
         bootstrap: RwLock::new(bootstrap),
         started_ms: now_ms(),
         recovered,
@@ -248,8 +282,12 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let pumps = [
         tokio::spawn(driver::pump_net(Arc::clone(&shared), net_events)),
         tokio::spawn(driver::pump_effects(Arc::clone(&shared), effects)),
+        tokio::spawn(changes::pump(Arc::clone(&shared))),
         tokio::spawn(shared.blobs.clone().gc_periodically(Duration::from_secs(300))),
     ];
+    if let Some(path) = shared.options.recovery_key.clone() {
+        recover(&shared, &path).await?;
+    }
     let server = start_api(&shared).await?;
     let stop = stop_signal()?;
     say_ready(&shared, mesh_id, server.address());
@@ -266,71 +304,25 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a node must still know of its mesh when its store is gone: beside the store, in a file of its own.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub(crate) struct AboutMesh {
-    mesh: crdt::ids::MeshId,
-    founder: NodeId,
-    members: Vec<(NodeId, Vec<String>)>,
-}
-
-impl AboutMesh {
-    pub(crate) fn read(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(dir.join(MESH_FILE)).ok()?).ok()
-    }
-
-    fn addresses(&self) -> Vec<(NodeId, Vec<Multiaddr>)> {
-        let parse = |addrs: &Vec<String>| addrs.iter().filter_map(|a| a.parse().ok()).collect();
-        self.members.iter().map(|(node, addrs)| (*node, parse(addrs))).collect()
-    }
-
-    fn write(self, dir: &Path, before: Option<Self>) -> anyhow::Result<()> {
-        let members = before.map(|b| b.members).unwrap_or_default();
-        let bytes = serde_json::to_vec(&Self { members, ..self })?;
-        files::write_private(&dir.join(MESH_FILE), &bytes).context("writing mesh.json")
-    }
-
-    /// Remembers who belongs to the mesh, up to 64 members.
-    pub(crate) fn remember_members(dir: &Path, members: &BTreeSet<NodeId>) {
-        let Some(mut about) = Self::read(dir) else { return };
-        let before = about.members.clone();
-        about.members.retain(|(node, _)| members.contains(node));
-        for node in members {
-            if about.members.len() < 64 && !about.members.iter().any(|(known, _)| known == node) {
-                about.members.push((*node, Vec::new()));
-            }
-        }
-        if about.members != before
-            && let Ok(bytes) = serde_json::to_vec(&about)
-        {
-            drop(files::write_private(&dir.join(MESH_FILE), &bytes));
-        }
-    }
-
-    /// Remembers where a member was reached; the newest of at most 64.
-    pub(crate) fn remember(dir: &Path, node: NodeId, addrs: &[Multiaddr]) {
-        let Some(mut about) = Self::read(dir) else { return };
-        let addrs: Vec<String> = addrs.iter().map(ToString::to_string).collect();
-        if about.members.iter().any(|known| *known == (node, addrs.clone())) {
-            return;
-        }
-        about.members.retain(|(known, _)| *known != node);
-        about.members.insert(0, (node, addrs));
-        about.members.truncate(64);
-        if let Ok(bytes) = serde_json::to_vec(&about) {
-            drop(files::write_private(&dir.join(MESH_FILE), &bytes));
-        }
-    }
-}
-
-/// Whether the store's stamp (machine and file) is another than when it was written; notes the stamp of now.
-fn came_from_a_backup(replica: &mut Replica<RedbShelf>, dir: &Path) -> bool {
-    use crdt::shelf::{Shelf, Table};
-    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let stamp = format!("{} {}", machine.trim(), files::file_id(&dir.join("v6.redb"))).into_bytes();
-    let before = replica.shelf().get(Table::Meta, STAMP_ROW);
-    replica.shelf_mut().put((Table::Meta, STAMP_ROW.to_vec(), Some(stamp.clone())));
-    before.is_some_and(|before| before != stamp)
+/// Signs this node in as admin with the mesh's recovery key.
+async fn recover(shared: &Shared, path: &Path) -> anyhow::Result<()> {
+    use crdt::roster::{RecoveryAct, RecoverySigned};
+    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let seed: [u8; 32] = bytes
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("{} is no recovery key: it should have 32 bytes", path.display()))?;
+    let key = SigningKey::from_bytes(&seed);
+    let (mesh, known) = shared
+        .core
+        .ask(|core| (core.replica().mesh(), core.replica().roster().recovery))
+        .await
+        .context("the node is stopping")?;
+    let fits = known.is_none_or(|known| known == key.verifying_key().to_bytes());
+    anyhow::ensure!(fits, "{} is the recovery key of another mesh", path.display());
+    let act = RecoverySigned::sign(mesh, &key, RecoveryAct::Admit(shared.me), &shared.name);
+    let change = crdt::bundle::Change::register(crdt::doc::DocId::ROSTER, &crdt::doc::Key::Recover(shared.me), &act);
+    shared.core.command(Command::Write(vec![change])).await.context("the node is stopping")??;
+    Ok(())
 }
 
 fn found(shelf: RedbShelf, key: &SigningKey, name: &str, options: &UpOptions) -> anyhow::Result<Replica<RedbShelf>> {
@@ -365,7 +357,8 @@ async fn start_api(shared: &Arc<Shared>) -> anyhow::Result<web_gateway::server::
     let node = Arc::new(api::Api(Arc::clone(shared)));
     let config = web_gateway::server::ServerConfig { token, allowed_hosts: Vec::new() };
     let server = web_gateway::server::serve(listener, node, config)?;
-    let about = serde_json::json!({"api": format!("http://{}", server.address()), "pid": std::process::id()});
+    let api = shared.api.get_or_init(|| format!("http://{}", server.address()));
+    let about = serde_json::json!({"api": api, "pid": std::process::id()});
     files::write_private(&dir.join(crate::client::API_FILE), about.to_string().as_bytes())?;
     Ok(server)
 }

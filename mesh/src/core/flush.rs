@@ -167,10 +167,10 @@ impl<S: Shelf> Core<S> {
         if head <= self.gossip_seq {
             return;
         }
-        if let Some(at) = self.gossip_at {
-            if !self.is_due(now, at.plus_ms(GOSSIP_EVERY_MS)) {
-                return;
-            }
+        if let Some(at) = self.gossip_at
+            && !self.is_due(now, at.plus_ms(GOSSIP_EVERY_MS))
+        {
+            return;
         }
         self.gossip_at = Some(now.mono);
         let wires = self.replica.bundles(self.me, self.gossip_seq + 1, crate::limits::BUNDLES_PER_MESSAGE_MAX);

@@ -59,14 +59,9 @@ impl CoreHandle {
     }
 
     fn send(&self, message: Message) {
-        let sent = match self.inbox.try_send(message) {
-            Err(std_mpsc::TrySendError::Full(message)) => {
-                tokio::task::block_in_place(|| self.inbox.send(message)).is_ok()
-            }
-            other => other.is_ok(),
-        };
-        if !sent {
-            tracing::debug!("the core has stopped");
+        if let Err(std_mpsc::TrySendError::Full(message)) = self.inbox.try_send(message) {
+            // The core is behind: whoever feeds it waits. An error means that it has stopped, and nobody needs an answer.
+            tokio::task::block_in_place(|| drop(self.inbox.send(message)));
         }
     }
 
@@ -127,21 +122,16 @@ fn run(mut core: NodeCore, messages: &std_mpsc::Receiver<Message>, effects: &mps
         core.handle_all(now(), inputs, &mut out);
         commit(&mut core);
         for effect in out {
-            match effect {
-                Effect::Reply { request, result } => {
-                    if let Some(reply) = replies.remove(&request) {
-                        drop(reply.send(result));
-                    }
+            if let Effect::Reply { request, result } = effect {
+                if let Some(reply) = replies.remove(&request) {
+                    drop(reply.send(result));
                 }
-                other => {
-                    if effects.blocking_send(other).is_err() {
-                        return;
-                    }
-                }
+            } else if effects.blocking_send(effect).is_err() {
+                return;
             }
         }
         if let Some(done) = stopped {
-            drop(done.send(()));
+            let _ = done.send(());
             return;
         }
     }
@@ -187,11 +177,18 @@ pub(crate) async fn set_members(shared: &Shared) {
 pub(crate) async fn pump_net(shared: Arc<Shared>, mut events: mpsc::Receiver<NetEvent>) {
     while let Some(event) = events.recv().await {
         match event {
-            NetEvent::Connected { node, .. } => shared.core.input(Input::Connected(node)),
-            NetEvent::Disconnected { node } => shared.core.input(Input::Disconnected(node)),
+            NetEvent::Connected { node, .. } => {
+                shared.core.input(Input::Connected(node));
+                shared.events.push("peer", serde_json::json!({"node": node, "online": true}));
+            }
+            NetEvent::Disconnected { node } => {
+                shared.core.input(Input::Disconnected(node));
+                shared.events.push("peer", serde_json::json!({"node": node, "online": false}));
+            }
             NetEvent::Message { from, bytes } => shared.core.input(Input::Message { from, bytes }),
             NetEvent::Gossip { via, bytes, id } => {
-                shared.net.report(id, Verdict::Accept);
+                let readable = mesh::msg::Msg::decode(&bytes).is_some();
+                shared.net.report(id, if readable { Verdict::Accept } else { Verdict::Reject });
                 shared.core.input(Input::Gossip { via, bytes });
             }
             NetEvent::Stream { from, proto, stream } => match proto {
@@ -242,20 +239,16 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
             }
             Effect::Reachable(node, addrs) => {
                 let addrs: Vec<_> = addrs.iter().filter_map(|a| a.parse().ok()).collect();
-                let known = addrs.clone();
-                super::AboutMesh::remember(&shared.options.data_dir, node, &addrs);
-                shared.net.add_addrs(node, addrs).await;
-                let _ = shared.core.ask(move |core| join::remember(core, node, &known)).await;
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    super::AboutMesh::remember(&shared.options.data_dir, node, &addrs);
+                    let known = addrs.clone();
+                    shared.net.add_addrs(node, addrs).await;
+                    let _ = shared.core.ask(move |core| join::remember(core, node, &known)).await;
+                });
             }
-            Effect::RosterChanged => set_members(&shared).await,
-            Effect::Changed(docs) => {
-                for doc in docs {
-                    shared.events.push("changed", serde_json::json!({"doc": doc.to_string()}));
-                    if let Some(job) = doc.as_job() {
-                        logs::follow_own(&shared, job).await;
-                    }
-                }
-            }
+            Effect::RosterChanged => shared.changes.roster(),
+            Effect::Changed(docs) => shared.changes.docs(docs),
             Effect::Misbehaved(node, what) => tracing::warn!(%node, what, "a peer misbehaves"),
             Effect::Reply { .. } => {}
         }

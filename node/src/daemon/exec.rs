@@ -296,7 +296,7 @@ impl Run {
                 }
                 let Ok(open) = tree::open_file(&root, &file.path) else { continue };
                 let executable = is_executable(&open);
-                match self.shared.blobs.add_open_file(open.into(), file.size, &Pin::job(self.work.job)).await {
+                match self.shared.blobs.add_open_file(open, file.size, &Pin::job(self.work.job)).await {
                     Ok(blob) => {
                         let path = file.path.clone();
                         let parts = blob.kind() == crate::blobs::BlobKind::Parts;
