@@ -235,10 +235,12 @@ impl Key {
             DocKind::Note => None,
         }
         .ok_or(KeyError::Grammar)?;
-        match &key {
-            Self::Lost(_, _, node) | Self::Recover(node) if *node != author => Err(KeyError::Foreign),
-            _ => Ok(key),
+        if let Self::Lost(_, _, node) | Self::Recover(node) = &key
+            && *node != author
+        {
+            return Err(KeyError::Foreign);
         }
+        Ok(key)
     }
 
     /// Whether a second write of the same author to this key has no effect.

@@ -154,24 +154,21 @@ impl<S: Shelf> Replica<S> {
     ///
     /// The caller makes the rows durable before anybody else sees the bundle.
     ///
-    /// # Panics
-    /// When the key's own feed is frozen: the caller asks [`Feed::frozen`] first.
+    /// The caller asks first whether the key's own feed is frozen ([`Feed::frozen`]): then it must not write.
     pub fn append(&mut self, key: &SigningKey, wall_ms: u64, changes: &[Change]) -> (Bundle, Applied) {
         let me = NodeId(key.verifying_key().to_bytes());
         let (seq, prev) = self.feeds.get(&me).map_or((0, BundleHash::ZERO), |feed| (feed.seq, feed.hash));
         self.hlc = (self.hlc + 1).max(wall_ms << 16);
         let mesh = if seq == 0 && me == self.founder && self.feeds.is_empty() { MeshId::ZERO } else { self.mesh };
         let bundle = Bundle::sign(key, mesh, seq + 1, prev, self.hlc, changes);
-        match self.ingest(bundle.clone(), wall_ms) {
-            Ingest::Applied(applied) => (bundle, applied),
-            Ingest::UnknownAuthor => {
-                self.unknown.remove(&(me, seq + 1));
-                let mut applied = Applied::default();
-                self.apply_chain(bundle.clone(), &mut applied);
-                (bundle, applied)
-            }
-            other => unreachable!("our own next bundle is applied, not {other:?}"),
+        if let Ingest::Applied(applied) = self.ingest(bundle.clone(), wall_ms) {
+            return (bundle, applied);
         }
+        // Our own admission may not have come yet: what we say counts once it has.
+        self.unknown.remove(&(me, seq + 1));
+        let mut applied = Applied::default();
+        self.apply_chain(bundle.clone(), &mut applied);
+        (bundle, applied)
     }
 
     /// Takes in a bundle that was decoded and verified. `wall_ms` guards the clock against stamps from the future.
@@ -213,10 +210,10 @@ impl<S: Shelf> Replica<S> {
         while let Some(bundle) = ready.pop() {
             let (author, seq) = (bundle.header.author, bundle.header.seq);
             self.apply(&bundle, applied);
-            if let Some(next) = self.waiting.remove(&(author, seq + 1)) {
-                if next.header.prev == bundle.hash {
-                    ready.push(next);
-                }
+            if let Some(next) = self.waiting.remove(&(author, seq + 1))
+                && next.header.prev == bundle.hash
+            {
+                ready.push(next);
             }
             if applied.roster && ready.is_empty() {
                 ready.extend(self.unknown_that_fit());

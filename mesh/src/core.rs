@@ -143,6 +143,8 @@ pub struct Core<S> {
     peer_heads: BTreeMap<NodeId, (u64, NodeId)>,
     held: BTreeMap<(JobId, ClaimId), Held>,
     durations: Durations,
+    /// Mean time that a claim takes beside its tasks: workspace, cell, files.
+    overhead_us: u64,
     calls: BTreeMap<(JobId, u32), Call>,
     called: BTreeMap<(JobId, u32, u32), Called>,
     watches: BTreeMap<(JobId, ClaimId), Watch>,
@@ -150,9 +152,12 @@ pub struct Core<S> {
     securing: BTreeMap<(JobId, ClaimId), Securing>,
     dependents: BTreeMap<JobId, BTreeSet<JobId>>,
     finished: BTreeMap<JobId, Time>,
+    loads: std::cell::RefCell<Option<BTreeMap<NodeId, u32>>>,
     dirty: BTreeSet<JobId>,
     changed: BTreeSet<DocId>,
     lost_peers_at: Vec<Time>,
+    hold_own_feed: bool,
+    heard_heads: bool,
     draining: bool,
     slot_freed: bool,
     wake: Option<Time>,
@@ -163,6 +168,7 @@ impl<S: Shelf> Core<S> {
     #[must_use]
     pub fn new(key: SigningKey, replica: Replica<S>, config: Config, now: Now) -> Self {
         let me = NodeId(key.verifying_key().to_bytes());
+        let config_hold = config.hold_own_feed;
         let mut offer = config.offer.clone();
         offer.incarnation = config.incarnation;
         offer.free = offer.slots;
@@ -195,6 +201,7 @@ impl<S: Shelf> Core<S> {
             peer_heads: BTreeMap::new(),
             held: BTreeMap::new(),
             durations: Durations::default(),
+            overhead_us: crate::limits::OVERHEAD_UNMEASURED_MS * 1_000,
             calls: BTreeMap::new(),
             called: BTreeMap::new(),
             watches: BTreeMap::new(),
@@ -202,9 +209,12 @@ impl<S: Shelf> Core<S> {
             securing: BTreeMap::new(),
             dependents: BTreeMap::new(),
             finished: BTreeMap::new(),
+            loads: std::cell::RefCell::default(),
             dirty,
             changed: BTreeSet::new(),
             lost_peers_at: Vec::new(),
+            hold_own_feed: config_hold,
+            heard_heads: false,
             draining: false,
             slot_freed: true,
             wake: None,

@@ -28,6 +28,8 @@ pub const DRAW_WINDOW_PER_SLOT: usize = 10;
 pub const CLAIM_AHEAD_MS: u64 = 1_000;
 /// Tasks that a node claims of an array before it has measured one.
 pub const CLAIM_UNMEASURED_TASKS: u32 = 4;
+/// Time that a claim is assumed to take beside its tasks before one was measured.
+pub const OVERHEAD_UNMEASURED_MS: u64 = 20;
 /// Claims that a node holds beside those that run.
 pub const CLAIMS_HELD_MAX: usize = 256;
 /// Interval between two flushes under load; bursts of [`FLUSH_BURST`] leave at once.

@@ -50,6 +50,7 @@ pub struct Offer {
 /// What a PC's owner lets in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[derive(Default)]
 pub struct Accepts {
     /// Only jobs of these persons; `None`: of everybody.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,12 +63,6 @@ pub struct Accepts {
     pub labels: Option<BTreeSet<String>>,
     /// Whether jobs may use the network.
     pub network: bool,
-}
-
-impl Default for Accepts {
-    fn default() -> Self {
-        Self { persons: None, commands: None, labels: None, network: false }
-    }
 }
 
 /// Why a node does not take a task.

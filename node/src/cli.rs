@@ -5,6 +5,7 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "commands are dealt with in steps, each of which knows its own")]
 
+mod bench;
 mod blob;
 mod docs;
 mod follow;
@@ -113,8 +114,8 @@ enum Command {
     Restore(later::RestoreArgs),
     /// Serve the Model Context Protocol
     Mcp,
-    /// Measure this mesh
-    Bench(later::BenchArgs),
+    /// Measure what V6 promises, on nodes of its own
+    Bench(bench::BenchArgs),
     /// Lend a right to another program
     Delegate(later::DelegateArgs),
     /// Look at the mirrors of a gateway
@@ -205,6 +206,7 @@ fn dispatch(command: Command, directory: PathBuf) -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::run(*args, directory),
         Command::Cell { .. } => Ok(crate::cell::child::main()),
         Command::Run(args) => run::main(*args, directory),
+        Command::Bench(args) => bench::main(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "v6", &mut script);

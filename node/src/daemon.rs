@@ -1,5 +1,6 @@
 //! The running node: wires core, store, network, blobs, cells and API together, and stops them in order.
 
+mod about;
 mod accepting;
 mod api;
 mod driver;
@@ -21,18 +22,21 @@ use crdt::replica::{FoundingWords, Replica};
 use crdt::ticket::Ticket;
 use mesh::offer::Offer;
 use mesh::{Command, Config, Core};
+use tokio::sync::mpsc;
 
 use crate::accept::AcceptFile;
 use crate::blobs::{Blobs, BlobsConfig};
 use crate::cli::up::{SandboxChoice, UpOptions};
-use crate::net::{Multiaddr, NetConfig, NetHandle};
+use crate::net::{Multiaddr, NetConfig, NetEvent, NetHandle};
 use crate::platform::{files, lock::Lock};
 use crate::sandbox::SandboxKind;
 use crate::store::RedbShelf;
+use about::{AboutMesh, came_from_a_backup};
 use driver::CoreHandle;
 
 const QUOTA_BYTES: u64 = 20 * 1024 * 1024 * 1024;
 const LISTEN_FILE: &str = "listen.json";
+const LISTEN_WAIT: Duration = Duration::from_millis(500);
 const DRAIN_WAIT: Duration = Duration::from_millis(1_500);
 
 /// What every part of the running node holds.
@@ -144,6 +148,86 @@ fn listen_addrs(options: &UpOptions) -> anyhow::Result<Vec<Multiaddr>> {
         .collect()
 }
 
+/// Starts the network: with the members and addresses that are known, from the store or from beside it.
+fn start_net(
+    options: &UpOptions,
+    key: &SigningKey,
+    store: Option<&Replica<RedbShelf>>,
+    about: Option<&AboutMesh>,
+) -> anyhow::Result<(NetHandle, mpsc::Receiver<NetEvent>)> {
+    let mut known = store.map(join::known_peers).unwrap_or_default();
+    let mut members: BTreeSet<NodeId> =
+        store.map(|r| r.roster().standing().map(|(node, _)| *node).collect()).unwrap_or_default();
+    if let Some(about) = about.filter(|_| members.is_empty()) {
+        members.extend(about.members.iter().map(|(node, _)| *node));
+        known.extend(about.addresses());
+    }
+    let config = NetConfig {
+        seed: key.to_bytes(),
+        listen: listen_addrs(options)?,
+        mdns: options.mdns,
+        known,
+        members: Arc::new(members),
+        mesh: store.map(Replica::mesh).or(about.map(|about| about.mesh)),
+    };
+    Ok(NetHandle::start(config)?)
+}
+
+/// A replica, and what its node must mind.
+struct OpenedReplica {
+    replica: Replica<RedbShelf>,
+    /// Members to speak to before the roster is known.
+    bootstrap: BTreeSet<NodeId>,
+    /// Nothing may be written to the own feed before a peer was heard.
+    hold_own_feed: bool,
+}
+
+/// Goes on in the mesh of the store, or of the file beside a lost store; else joins one, or founds one.
+async fn open_replica(
+    existing: Result<Replica<RedbShelf>, RedbShelf>,
+    about: Option<AboutMesh>,
+    net: &NetHandle,
+    (key, name): (&SigningKey, &str),
+    options: &UpOptions,
+) -> anyhow::Result<OpenedReplica> {
+    let (mut bootstrap, mut lost) = (BTreeSet::new(), false);
+    let mut replica = match (existing, &about, &options.join) {
+        (Ok(replica), _, None) => replica,
+        (Ok(replica), _, Some(text)) => {
+            let same = Ticket::decode(text)?.mesh == replica.mesh();
+            anyhow::ensure!(same, "this data directory belongs to another mesh; use an empty one with --data-dir");
+            replica
+        }
+        (Err(shelf), Some(about), _) => {
+            lost = true;
+            bootstrap = about.members.iter().map(|(node, _)| *node).collect();
+            Replica::begin(shelf, about.mesh, about.founder)
+        }
+        (Err(shelf), None, Some(text)) => {
+            let joined = join::join(net, key, name, text).await?;
+            bootstrap = joined.members;
+            Replica::begin(shelf, joined.mesh, joined.founder)
+        }
+        (Err(shelf), None, None) => found(shelf, key, name, options)?,
+    };
+    net.set_mesh(replica.mesh()).await;
+    let hold_own_feed = came_from_a_backup(&mut replica, &options.data_dir) || lost;
+    replica.shelf_mut().commit()?;
+    let now = AboutMesh { mesh: replica.mesh(), founder: replica.founder(), members: Vec::new() };
+    now.write(&options.data_dir, about)?;
+    Ok(OpenedReplica { replica, bootstrap, hold_own_feed })
+}
+
+fn sandbox(options: &UpOptions) -> SandboxKind {
+    match options.sandbox {
+        Some(SandboxChoice::Landlock) => SandboxKind::Landlock,
+        Some(SandboxChoice::Bwrap) => SandboxKind::Bwrap,
+        Some(SandboxChoice::None) => SandboxKind::None,
+        None if cfg!(target_os = "linux") => SandboxKind::Landlock,
+        None => SandboxKind::None,
+    }
+}
+
 async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let key = identity(&options.data_dir)?;
     let me = NodeId(key.verifying_key().to_bytes());
@@ -151,63 +235,21 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     exec::sweep(&options.data_dir);
     let opened = RedbShelf::open(&options.data_dir.join("v6.redb"))?;
     let mut recovered = opened.moved_to.is_some();
-    let listen = listen_addrs(&options)?;
     let existing = Replica::open(opened.shelf);
-    let known_mesh = existing.as_ref().ok().map(Replica::mesh);
-    let known = existing.as_ref().ok().map(join::known_peers).unwrap_or_default();
-    let members: BTreeSet<NodeId> =
-        existing.as_ref().ok().map(|r| r.roster().standing().map(|(n, _)| *n).collect()).unwrap_or_default();
-    let config = NetConfig {
-        seed: key.to_bytes(),
-        listen,
-        mdns: options.mdns,
-        known,
-        members: Arc::new(members),
-        mesh: known_mesh,
-    };
-    let (net, net_events) = NetHandle::start(config)?;
-    let mut bootstrap = BTreeSet::new();
-    let mut replica = match (existing, &options.join) {
-        (Ok(replica), None) => replica,
-        (Ok(replica), Some(text)) => {
-            let ticket = Ticket::decode(text)?;
-            anyhow::ensure!(
-                ticket.mesh == replica.mesh(),
-                "this data directory belongs to another mesh; use an empty one with --data-dir"
-            );
-            replica
-        }
-        (Err(shelf), Some(text)) => {
-            let joined = join::join(&net, &key, &name, text).await?;
-            bootstrap = joined.members;
-            net.set_mesh(joined.mesh).await;
-            Replica::begin(shelf, joined.mesh, joined.founder)
-        }
-        (Err(shelf), None) => {
-            let replica = found(shelf, &key, &name, &options)?;
-            net.set_mesh(replica.mesh()).await;
-            replica
-        }
-    };
-    replica.shelf_mut().commit()?;
+    let about = AboutMesh::read(&options.data_dir);
+    let (net, net_events) = start_net(&options, &key, existing.as_ref().ok(), about.as_ref())?;
+    let OpenedReplica { replica, bootstrap, hold_own_feed } =
+        open_replica(existing, about, &net, (&key, &name), &options).await?;
     let mesh_id = replica.mesh();
-    let blobs = Blobs::open(
-        &options.data_dir.join("blobs"),
-        BlobsConfig { quota_bytes: options.blob_quota_bytes.unwrap_or(QUOTA_BYTES) },
-    )
-    .await?;
+    let quota = BlobsConfig { quota_bytes: options.blob_quota_bytes.unwrap_or(QUOTA_BYTES) };
+    let blobs = Blobs::open(&options.data_dir.join("blobs"), quota).await?;
     recovered |= blobs.recovered;
-    let sandbox = match options.sandbox {
-        Some(SandboxChoice::Landlock) => SandboxKind::Landlock,
-        Some(SandboxChoice::Bwrap) => SandboxKind::Bwrap,
-        Some(SandboxChoice::None) => SandboxKind::None,
-        None if cfg!(target_os = "linux") => SandboxKind::Landlock,
-        None => SandboxKind::None,
-    };
+    let sandbox = sandbox(&options);
     let mut offer = offer(&options);
+    offer.addrs = listening(&net).await;
     let accept = AcceptFile::read(&options.data_dir)?;
     offer.accepts = accepting::resolve(&accept, replica.roster(), me, sandbox).0;
-    let config = Config { seed: random()?, incarnation: now_ms(), offer };
+    let config = Config { seed: random()?, incarnation: now_ms(), hold_own_feed, offer };
     let core = Core::new(key, replica, config, driver::now());
     let (core, effects) = CoreHandle::start(core);
     let shared = Arc::new(Shared {
@@ -234,9 +276,11 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         tokio::spawn(shared.blobs.clone().gc_periodically(Duration::from_secs(300))),
         tokio::spawn(accepting::watch(Arc::clone(&shared))),
     ];
+    if let Some(path) = shared.options.recovery_key.clone() {
+        recover(&shared, &path).await?;
+    }
     let server = start_api(&shared).await?;
     let stop = stop_signal()?;
-    tell_addresses(&shared).await;
     say_ready(&shared, mesh_id, server.address());
     stop.await;
     let request = shared.core.command(Command::Drain);
@@ -249,6 +293,27 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     shared.net.shutdown().await;
     shared.blobs.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Signs this node in as admin with the mesh's recovery key.
+async fn recover(shared: &Shared, path: &Path) -> anyhow::Result<()> {
+    use crdt::roster::{RecoveryAct, RecoverySigned};
+    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let seed: [u8; 32] = bytes
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("{} is no recovery key: it should have 32 bytes", path.display()))?;
+    let key = SigningKey::from_bytes(&seed);
+    let (mesh, known) = shared
+        .core
+        .ask(|core| (core.replica().mesh(), core.replica().roster().recovery))
+        .await
+        .context("the node is stopping")?;
+    let fits = known.is_none_or(|known| known == key.verifying_key().to_bytes());
+    anyhow::ensure!(fits, "{} is the recovery key of another mesh", path.display());
+    let act = RecoverySigned::sign(mesh, &key, RecoveryAct::Admit(shared.me), &shared.name);
+    let change = crdt::bundle::Change::register(crdt::doc::DocId::ROSTER, &crdt::doc::Key::Recover(shared.me), &act);
+    shared.core.command(Command::Write(vec![change])).await.context("the node is stopping")??;
+    Ok(())
 }
 
 fn found(shelf: RedbShelf, key: &SigningKey, name: &str, options: &UpOptions) -> anyhow::Result<Replica<RedbShelf>> {
@@ -288,13 +353,13 @@ async fn start_api(shared: &Arc<Shared>) -> anyhow::Result<web_gateway::server::
     Ok(server)
 }
 
-/// Puts the addresses that the node listens on into its offer.
-async fn tell_addresses(shared: &Shared) {
-    let addrs: Vec<String> =
-        shared.net.listen_addrs().iter().take(mesh::limits::ADDRS_MAX).map(ToString::to_string).collect();
-    if let Some(offer) = shared.core.ask(|core| core.offer().clone()).await {
-        drop(shared.core.command(Command::SetOffer(Box::new(Offer { addrs, ..offer }))).await);
+/// The addresses that the node listens on, once the first is known.
+async fn listening(net: &NetHandle) -> Vec<String> {
+    let deadline = tokio::time::Instant::now() + LISTEN_WAIT;
+    while net.listen_addrs().is_empty() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
+    net.listen_addrs().iter().take(mesh::limits::ADDRS_MAX).map(ToString::to_string).collect()
 }
 
 fn say_ready(shared: &Shared, mesh: crdt::ids::MeshId, api: std::net::SocketAddr) {

@@ -185,7 +185,6 @@ async fn what_is_not_built_yet_says_so_and_ends_with_2() {
         &["delegate"],
         &["debug", "record", "f"],
         &["open", "--print"],
-        &["bench"],
     ] {
         let ended = fixture.v6(args).await;
         assert_eq!(ended.code(), 2, "{args:?}: {}", ended.stderr);

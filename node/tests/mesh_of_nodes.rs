@@ -123,6 +123,30 @@ fn a_killed_worker_is_replaced_and_its_output_stays_readable() {
 }
 
 #[test]
+fn a_damaged_store_is_moved_aside_and_rebuilt_from_peers() {
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    let ticket = alpha.ticket("1");
+    let beta = Node::up(root.path(), "beta", &["--slots", "1", "--join", &ticket]);
+    alpha.wait_peers(1);
+    assert!(alpha.v6(&["run", "--", "true"]).status.success());
+    let seq = |node: &Node, author: &str| node.json(&["status", "--json"])["feeds"][author]["seq"].as_u64();
+    let author = alpha.id.clone();
+    beta.wait("the feed's end", |beta| seq(beta, &author) == seq(&alpha, &author));
+    drop(alpha);
+    std::fs::write(root.path().join("alpha/v6.redb"), vec![7; 65_536]).expect("damaged");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    assert_eq!(alpha.id, author);
+    alpha.wait("the feed", |alpha| seq(alpha, &author) == seq(&beta, &author));
+    alpha.wait_peers(1);
+    assert!(alpha.v6(&["run", "--", "true"]).status.success());
+    let feeds = alpha.json(&["status", "--json"])["feeds"].clone();
+    assert!(feeds.as_object().is_some_and(|feeds| feeds.values().all(|feed| feed["frozen"] == false)), "{feeds}");
+    let aside = std::fs::read_dir(root.path().join("alpha")).expect("a directory");
+    assert!(aside.flatten().any(|e| e.file_name().to_string_lossy().starts_with("v6.redb.damaged-")));
+}
+
+#[test]
 fn a_ticket_is_good_for_as_many_nodes_as_it_says() {
     let root = tempfile::tempdir().expect("a directory");
     let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);

@@ -88,7 +88,7 @@ fn parse(mesh: MeshId, founder: NodeId, entries: &[Entry<'_>]) -> Parsed {
     for entry in entries {
         parse_entry(mesh, recovery.as_ref(), entry, &mut parsed);
     }
-    parsed.admissions.sort_by(|a, b| (a.0, a.1.admitted_ms, a.1.invite).cmp(&(b.0, b.1.admitted_ms, b.1.invite)));
+    parsed.admissions.sort_by_key(|a| (a.0, a.1.admitted_ms, a.1.invite));
     parsed.roles.sort_by_key(|(by, seq, target, change)| (*target, change.after_seq, *by, *seq));
     parsed.persons.sort_by_key(|(by, seq, id, _)| (*id, *by, *seq));
     parsed.invites.sort_by_key(|(by, seq, id, _)| (*id, *by, *seq));
@@ -156,7 +156,7 @@ fn members(parsed: &Parsed, cuts: &BTreeMap<NodeId, (u64, BundleHash)>) -> Membe
     };
     members.insert(*founder, member(&founding.node_name, founding.person, Role::Admin, founding.created_ms, None));
     for (node, name) in &parsed.recovered {
-        members.entry(*node).or_insert_with(|| member(name, person_of(*node), Role::Admin, 0, None));
+        members.insert(*node, member(name, person_of(*node), Role::Admin, 0, None));
     }
     let counts = |by: &NodeId, seq: u64| cuts.get(by).is_none_or(|(last, _)| seq <= *last);
     for _ in 0..ROSTER_ROUNDS_MAX {

@@ -121,7 +121,7 @@ impl<S: Shelf> Core<S> {
         let Some(each_us) = self.durations.of(spec) else { return 0 };
         let queued_us: u64 = self.held.values().map(|held| held.estimate_us).sum();
         let budget_us = u64::from(self.offer.slots) * CLAIM_AHEAD_MS * 1_000;
-        u32::try_from(budget_us.saturating_sub(queued_us) / each_us.max(1_000)).unwrap_or(u32::MAX)
+        u32::try_from(budget_us.saturating_sub(queued_us) / (each_us + self.overhead_us).max(1_000)).unwrap_or(u32::MAX)
     }
 
     /// Writes a claim and remembers it.
@@ -144,13 +144,13 @@ impl<S: Shelf> Core<S> {
             seen,
             watchers: self.choose_watchers(id, submitter),
             basis,
-            start_by_ms: START_BY_MS + queued_ms + moving_ms,
+            start_by_ms: START_BY_MS + 4 * queued_ms + moving_ms,
             at_ms: now.wall_ms,
         };
         self.write(DocId::job(id), &Key::Claim(attempt, range), &claim);
         let held = Held {
             at: now.mono,
-            estimate_us: each_us.unwrap_or(CLAIM_AHEAD_MS * 1_000) * u64::from(range.len()),
+            estimate_us: self.overhead_us + each_us.unwrap_or(CLAIM_AHEAD_MS * 1_000) * u64::from(range.len()),
             phase: Phase::Waiting,
             report: RunReport::default(),
             reported_at: now.mono,
@@ -245,8 +245,13 @@ impl<S: Shelf> Core<S> {
         self.report(now, job, claim, true);
     }
 
-    pub(super) fn on_ended(&mut self, _now: Now, job: JobId, claim: ClaimId, log: Option<LogRef>, cost_micros: u64) {
+    pub(super) fn on_ended(&mut self, now: Now, job: JobId, claim: ClaimId, log: Option<LogRef>, cost_micros: u64) {
         let Some(mut held) = self.held.remove(&(job, claim)) else { return };
+        if let Phase::Running { since } = held.phase {
+            let ran = held.report.tasks.iter().filter_map(|t| t.2.as_ref().map(|(end, _)| end.saturating_sub(t.1)));
+            let beside_us = (now.mono.0 - since.0).saturating_sub(ran.sum::<u64>() * 1_000);
+            self.overhead_us = (self.overhead_us * 7 + beside_us) / 8;
+        }
         held.report.ended = true;
         held.report.log = log;
         held.report.cost_micros = cost_micros;

@@ -26,7 +26,8 @@ struct Candidate {
     person: PersonId,
     priority: i32,
     created_ms: u64,
-    range: TaskRange,
+    /// Open tasks with this attempt and basis: of a single job one range, of an array all.
+    ranges: Vec<TaskRange>,
     attempt: u32,
     basis: Basis,
     array: bool,
@@ -52,16 +53,11 @@ impl<S: Shelf> Core<S> {
             if self.room(&spec) == 0 {
                 continue;
             }
-            let range = if chosen.array { self.slice(&spec, chosen.id, chosen.range) } else { chosen.range };
+            let range = if chosen.array { self.slice(&spec, chosen.id, &chosen.ranges) } else { chosen.ranges[0] };
             self.claim(now, chosen.id, range, chosen.attempt, chosen.basis.clone());
-            if chosen.array {
-                for part in
-                    [TaskRange { end: range.start, ..chosen.range }, TaskRange { start: range.end, ..chosen.range }]
-                {
-                    if part.start < part.end {
-                        candidates.push(Candidate { range: part, basis: chosen.basis.clone(), ..chosen });
-                    }
-                }
+            let left: Vec<TaskRange> = chosen.ranges.iter().flat_map(|open| without(*open, range)).collect();
+            if chosen.array && !left.is_empty() {
+                candidates.push(Candidate { ranges: left, ..chosen });
             }
         }
         self.draw_at = now.mono.plus_ms(DRAW_EVERY_MS);
@@ -97,10 +93,20 @@ impl<S: Shelf> Core<S> {
                     Basis::Retry => (RETRY_BACKOFF_MS << attempt.saturating_sub(2).min(16)).min(RETRY_BACKOFF_MS_MAX),
                     Basis::First | Basis::Lost { .. } => 0,
                 };
-                let mine = |h: &&(JobId, crdt::job::ClaimId)| {
-                    h.0 == id && h.1.range.overlaps(&range) && h.1.attempt == attempt
-                };
-                if !self.is_due(now, seen.plus_ms(age + backoff)) || self.held.keys().any(|h| mine(&h)) {
+                if !self.is_due(now, seen.plus_ms(age + backoff)) {
+                    continue;
+                }
+                let mut open = vec![range];
+                for (_, held) in self.held.keys().filter(|(job, held)| *job == id && held.attempt == attempt) {
+                    open = open.into_iter().flat_map(|open| without(open, held.range)).collect();
+                }
+                if open.is_empty() {
+                    continue;
+                }
+                let array = spec.array > 0;
+                let same = |c: &&mut Candidate| array && c.id == id && c.attempt == attempt && c.basis == basis;
+                if let Some(candidate) = found.iter_mut().find(same) {
+                    candidate.ranges.extend(open);
                     continue;
                 }
                 found.push(Candidate {
@@ -108,10 +114,10 @@ impl<S: Shelf> Core<S> {
                     person: spec.person,
                     priority,
                     created_ms: spec.created_ms,
-                    range,
+                    ranges: open,
                     attempt,
                     basis,
-                    array: spec.array > 0,
+                    array,
                 });
             }
         }
@@ -129,13 +135,13 @@ impl<S: Shelf> Core<S> {
         let mut tasks = persons.into_values().nth(draw)?;
         let best = tasks.iter().map(|at| candidates[*at].priority).max()?;
         tasks.retain(|at| candidates[*at].priority == best);
-        tasks.sort_by_key(|at| (candidates[*at].created_ms, candidates[*at].id, candidates[*at].range.start));
+        tasks.sort_by_key(|at| (candidates[*at].created_ms, candidates[*at].id, candidates[*at].ranges[0].start));
         tasks.truncate((DRAW_WINDOW_PER_SLOT * slots).max(1));
         Some(tasks[self.rng.random_range(0..tasks.len())])
     }
 
     /// Our next range of an array's open tasks: as many as end within a second, no more than a fair share, from our part.
-    fn slice(&self, spec: &JobSpec, id: JobId, open: TaskRange) -> TaskRange {
+    fn slice(&self, spec: &JobSpec, id: JobId, open: &[TaskRange]) -> TaskRange {
         let mut nodes: Vec<(u64, NodeId, u32)> = self
             .live_offers()
             .filter(|(_, offer)| lacks(offer, spec).is_empty())
@@ -148,10 +154,59 @@ impl<S: Shelf> Core<S> {
             Some(us) => u32::try_from(CLAIM_AHEAD_MS * 1_000 / us.max(100)).unwrap_or(u32::MAX).max(1),
             None => CLAIM_UNMEASURED_TASKS,
         };
-        let fair = open.len().div_ceil(2 * slots).max(1);
-        let len = wanted.min(fair).min(TASKS_PER_CLAIM_MAX).min(open.len());
-        let offset = u64::from(open.len()) * u64::from(before.min(slots - 1)) / u64::from(slots);
-        let offset = u32::try_from(offset).unwrap_or(0).min(open.len() - len);
-        TaskRange { start: open.start + offset, end: open.start + offset + len }
+        let total: u32 = open.iter().map(TaskRange::len).sum();
+        let fair = total.div_ceil(2 * slots).max(1);
+        let len = wanted.min(fair).min(TASKS_PER_CLAIM_MAX);
+        let part = u64::from(total) * u64::from(before.min(slots - 1)) / u64::from(slots);
+        take_from(open, u32::try_from(part).unwrap_or(0), len)
+    }
+}
+
+/// What is left of a range when another is taken out.
+fn without(open: TaskRange, taken: TaskRange) -> impl Iterator<Item = TaskRange> {
+    let before = TaskRange { start: open.start, end: taken.start.clamp(open.start, open.end) };
+    let after = TaskRange { start: taken.end.clamp(open.start, open.end), end: open.end };
+    let parts = if open.overlaps(&taken) { [Some(before), Some(after)] } else { [Some(open), None] };
+    parts.into_iter().flatten().filter(|part| !part.is_empty())
+}
+
+/// Up to `len` neighbouring tasks from the place `skip` of the open tasks on. Where too few follow in that range, the next
+/// range is taken from its start, so that crumbs are left only at the end.
+fn take_from(open: &[TaskRange], mut skip: u32, len: u32) -> TaskRange {
+    let mut at = 0;
+    while at + 1 < open.len() && skip >= open[at].len() {
+        skip -= open[at].len();
+        at += 1;
+    }
+    if at + 1 < open.len() && skip > 0 && open[at].len() - skip < len {
+        at += 1;
+        skip = 0;
+    }
+    let range = open[at];
+    let start = range.start + skip.min(range.len() - 1);
+    TaskRange { start, end: range.end.min(start.saturating_add(len)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn range(start: u32, end: u32) -> TaskRange {
+        TaskRange { start, end }
+    }
+
+    #[test]
+    fn a_taken_range_leaves_what_lies_on_both_sides() {
+        assert_eq!(without(range(0, 10), range(3, 5)).collect::<Vec<_>>(), [range(0, 3), range(5, 10)]);
+        assert_eq!(without(range(0, 10), range(0, 10)).collect::<Vec<_>>(), []);
+        assert_eq!(without(range(0, 10), range(20, 30)).collect::<Vec<_>>(), [range(0, 10)]);
+    }
+
+    #[test]
+    fn a_part_begins_at_the_next_range_rather_than_at_a_crumb() {
+        let open = [range(10, 50), range(60, 100)];
+        assert_eq!(take_from(&open, 0, 20), range(10, 30));
+        assert_eq!(take_from(&open, 38, 20), range(60, 80));
+        assert_eq!(take_from(&open, 79, 20), range(99, 100));
     }
 }

@@ -38,6 +38,9 @@ impl<S: Shelf> Core<S> {
         if self.pending.is_empty() && self.pending_acks.is_empty() {
             return;
         }
+        if self.hold_own_feed && !self.own_feed_is_whole(now) {
+            return;
+        }
         let earned = now.mono.ms_since(self.flush_at) / FLUSH_EVERY_MS;
         if earned > 0 {
             self.flush_credit = (self.flush_credit + earned).min(FLUSH_BURST);
@@ -50,6 +53,18 @@ impl<S: Shelf> Core<S> {
         }
         self.flush_credit -= 1;
         self.flush(now, out);
+    }
+
+    /// Whether a peer said what it knows of our feed and we have all of that; a node that never had a peer goes on alone.
+    fn own_feed_is_whole(&mut self, now: Now) -> bool {
+        let alone = self.replica.roster().members.len() == 1;
+        let whole = alone || (self.heard_heads && !self.peer_heads.contains_key(&self.me));
+        if whole {
+            self.hold_own_feed = false;
+        } else {
+            self.wake_at(now.mono.plus_ms(FLUSH_EVERY_MS));
+        }
+        whole
     }
 
     fn flush(&mut self, now: Now, out: &mut Effects) {
@@ -152,10 +167,10 @@ impl<S: Shelf> Core<S> {
         if head <= self.gossip_seq {
             return;
         }
-        if let Some(at) = self.gossip_at {
-            if !self.is_due(now, at.plus_ms(GOSSIP_EVERY_MS)) {
-                return;
-            }
+        if let Some(at) = self.gossip_at
+            && !self.is_due(now, at.plus_ms(GOSSIP_EVERY_MS))
+        {
+            return;
         }
         self.gossip_at = Some(now.mono);
         let wires = self.replica.bundles(self.me, self.gossip_seq + 1, crate::limits::BUNDLES_PER_MESSAGE_MAX);

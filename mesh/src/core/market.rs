@@ -1,5 +1,7 @@
 //! The market: offers that are known, the rank of nodes for a job, and calls to the best of them.
 
+use std::collections::BTreeMap;
+
 use crdt::doc::TaskRange;
 use crdt::ids::{JobId, NodeId};
 use crdt::job::{JobSpec, JobState, rendezvous};
@@ -76,11 +78,18 @@ impl<S: Shelf> Core<S> {
         if node == self.me {
             return u32::try_from(self.held.len()).unwrap_or(u32::MAX);
         }
-        let claims = self.replica.jobs().values().filter(|(job, _)| !job.state().is_some_and(JobState::is_final));
-        let held = claims.flat_map(|(job, _)| {
-            job.claims().keys().filter(move |id| id.owner == node && job.run(id).is_none_or(|run| !run.ended))
-        });
-        u32::try_from(held.count()).unwrap_or(u32::MAX)
+        let mut loads = self.loads.borrow_mut();
+        loads.get_or_insert_with(|| self.count_loads()).get(&node).copied().unwrap_or(0)
+    }
+
+    fn count_loads(&self) -> BTreeMap<NodeId, u32> {
+        let mut loads = BTreeMap::new();
+        for (job, _) in self.replica.jobs().values().filter(|(job, _)| !job.state().is_some_and(JobState::is_final)) {
+            for id in job.claims().keys().filter(|id| job.run(id).is_none_or(|run| !run.ended)) {
+                *loads.entry(id.owner).or_default() += 1;
+            }
+        }
+        loads
     }
 
     /// Nodes that fit a job, best bid first; ties by rendezvous hash.
@@ -193,10 +202,10 @@ impl<S: Shelf> Core<S> {
     }
 
     pub(super) fn on_decline(&mut self, _now: Now, from: NodeId, id: JobId, attempt: u32, start: u32, lack: Lack) {
-        if let Some(call) = self.calls.get_mut(&(id, start)).filter(|call| call.attempt == attempt) {
-            if call.declines.len() < DECLINES_KEPT_MAX {
-                call.declines.insert(from, lack);
-            }
+        if let Some(call) = self.calls.get_mut(&(id, start)).filter(|call| call.attempt == attempt)
+            && call.declines.len() < DECLINES_KEPT_MAX
+        {
+            call.declines.insert(from, lack);
         }
         if let Some(called) = self.called.get_mut(&(id, attempt, start)) {
             called.declined.insert(from);

@@ -33,8 +33,13 @@ impl<S: Shelf> Core<S> {
         let Some((submitter, spec)) = job.spec() else { return };
         let (submitter, after) = (*submitter, spec.after.clone());
         if job.state().is_some_and(JobState::is_final) {
+            // A cancelled job is final before its acceptance is written, which alone makes it so for good.
+            let accepted = job.segments().iter().all(|s| s.waiting == Waiting::Nobody);
             self.finished.entry(id).or_insert(now.mono);
             self.dirty.extend(self.dependents.remove(&id).unwrap_or_default());
+            if submitter == self.me && !accepted {
+                self.settle_own(now, id, &after, out);
+            }
             return;
         }
         for segment in job.segments() {

@@ -12,7 +12,7 @@ use crdt::shelf::Shelf;
 use rand::RngExt;
 use serde_bytes::ByteBuf;
 
-use super::{Core, Peer};
+use super::Core;
 use crate::io::{Effect, Effects};
 use crate::limits::{
     BUNDLES_MESSAGE_BYTES_MAX, BUNDLES_PER_MESSAGE_MAX, HEADS_PER_MESSAGE_MAX, REPAIR_EVERY_MS, WANT_AGAIN_MS,
@@ -22,7 +22,7 @@ use crate::time::{Now, Time};
 
 impl<S: Shelf> Core<S> {
     pub(super) fn on_connected(&mut self, now: Now, node: NodeId, out: &mut Effects) {
-        let peer = self.peers.entry(node).or_insert_with(Peer::default);
+        let peer = self.peers.entry(node).or_default();
         peer.connected = true;
         peer.last_heard = now.mono;
         self.send(node, &self.hello(), out);
@@ -52,7 +52,7 @@ impl<S: Shelf> Core<S> {
             out.push(Effect::Misbehaved(from, "a message that cannot be read"));
             return;
         };
-        let peer = self.peers.entry(from).or_insert_with(Peer::default);
+        let peer = self.peers.entry(from).or_default();
         peer.last_heard = now.mono;
         match msg {
             Msg::Hello { incarnation, heads } => self.on_hello(now, from, incarnation, &heads, out),
@@ -120,15 +120,17 @@ impl<S: Shelf> Core<S> {
     }
 
     fn on_hello(&mut self, now: Now, from: NodeId, incarnation: u64, heads: &[u8], out: &mut Effects) {
-        if let Some(peer) = self.peers.get_mut(&from) {
-            if peer.incarnation != incarnation {
-                peer.incarnation = incarnation;
-                peer.knows_seq = 0;
-                peer.receipt_seq = 0;
-                peer.last_heard = now.mono;
-            }
+        if let Some(peer) = self.peers.get_mut(&from)
+            && peer.incarnation != incarnation
+        {
+            peer.incarnation = incarnation;
+            peer.knows_seq = 0;
+            peer.receipt_seq = 0;
+            peer.last_heard = now.mono;
         }
-        if heads != self.heads_digest() {
+        if heads == self.heads_digest() {
+            self.heard_heads = true;
+        } else {
             let heads: Vec<_> = self.replica.feeds().iter().map(|(a, f)| (*a, f.seq, f.hash)).collect();
             for part in heads.chunks(HEADS_PER_MESSAGE_MAX) {
                 self.send(from, &Msg::Heads(part.to_vec()), out);
@@ -139,10 +141,10 @@ impl<S: Shelf> Core<S> {
     /// The peer's heads: ask for what it has more of, and give it what we have more of.
     fn on_heads(&mut self, now: Now, from: NodeId, heads: &[(NodeId, u64, BundleHash)], out: &mut Effects) {
         for (author, seq, hash) in heads {
-            if *author == self.me {
-                if let Some(peer) = self.peers.get_mut(&from) {
-                    peer.knows_seq = *seq;
-                }
+            if *author == self.me
+                && let Some(peer) = self.peers.get_mut(&from)
+            {
+                peer.knows_seq = *seq;
             }
             let ours = self.replica.feeds().get(author).cloned().unwrap_or_default();
             if *seq > ours.seq {
@@ -151,6 +153,7 @@ impl<S: Shelf> Core<S> {
                 self.send(from, &Msg::Want { author: *author, from_seq: *seq }, out);
             }
         }
+        self.heard_heads = true;
         self.want_missing(now, out);
         let theirs: std::collections::BTreeMap<NodeId, u64> = heads.iter().map(|(a, s, _)| (*a, *s)).collect();
         let behind: Vec<NodeId> = self
@@ -215,11 +218,11 @@ impl<S: Shelf> Core<S> {
     fn on_want(&mut self, from: NodeId, author: NodeId, from_seq: u64, out: &mut Effects) {
         let head = self.replica.feeds().get(&author).map_or(0, |feed| feed.seq);
         let msg = self.bundles_msg(author, from_seq, author == self.me);
-        if author == self.me {
-            if let (Msg::Bundles { bundles, .. }, Some(peer)) = (&msg, self.peers.get_mut(&from)) {
-                let last = from_seq.saturating_add(bundles.len() as u64).saturating_sub(1);
-                peer.knows_seq = peer.knows_seq.max(last.min(head));
-            }
+        if author == self.me
+            && let (Msg::Bundles { bundles, .. }, Some(peer)) = (&msg, self.peers.get_mut(&from))
+        {
+            let last = from_seq.saturating_add(bundles.len() as u64).saturating_sub(1);
+            peer.knows_seq = peer.knows_seq.max(last.min(head));
         }
         self.send(from, &msg, out);
     }
@@ -266,6 +269,7 @@ impl<S: Shelf> Core<S> {
 
     /// What follows from bundles that became part of the replica.
     pub(super) fn after_applied(&mut self, applied: &Applied, out: &mut Effects) {
+        self.loads.replace(None);
         for (author, _) in &applied.bundles {
             self.wants.remove(author);
         }

@@ -124,13 +124,6 @@ pub(super) struct RestoreArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct BenchArgs {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct DelegateArgs {
     /// Role to lend
     #[arg(long, default_value = "submitter")]
@@ -180,7 +173,6 @@ pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
         Command::Gateway(_) => Some("v6 gateway"),
         Command::Restore(_) => Some("v6 restore"),
         Command::Mcp => Some("v6 mcp"),
-        Command::Bench(_) => Some("v6 bench"),
         Command::Delegate(_) => Some("v6 delegate"),
         Command::Mirror(_) => Some("v6 mirror"),
         Command::Debug(_) => Some("v6 debug record"),

@@ -25,6 +25,8 @@ use super::{Shared, logs, now_ms, random, views};
 use crate::blobs::{BlobRef, GcMode, Pin, PinReason};
 use crate::tree::{EntryKind, Manifest};
 
+const ROSTER_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+const ROSTER_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 const JOBS_PAGE: usize = 1_000;
 const TASKS_WINDOW: u32 = 10_000;
 const EXPIRES_MS: u64 = 24 * 3_600 * 1_000;
@@ -122,6 +124,22 @@ impl Api {
         .await?
     }
 
+    /// The person of this node; a node that has just joined or lost its store waits for the roster to arrive.
+    async fn person(&self, me: NodeId) -> Result<crdt::ids::PersonId, ApiError> {
+        let deadline = tokio::time::Instant::now() + ROSTER_WAIT;
+        loop {
+            if let Some(person) = self.ask(move |core| core.replica().roster().person(&me)).await? {
+                return Ok(person);
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let text =
+                    "this node does not know its mesh yet: no member is reachable; see `v6 peers` and `v6 doctor`";
+                return Err(ApiError::NotReady(text.into()));
+            }
+            tokio::time::sleep(ROSTER_LOOK).await;
+        }
+    }
+
     async fn spec(
         &self,
         planned: &PlannedJob,
@@ -133,10 +151,7 @@ impl Api {
             return Err(not_built("at-most-once"));
         }
         let me = self.0.me;
-        let person = self.ask(move |core| core.replica().roster().person(&me)).await?;
-        let person = person.ok_or_else(|| {
-            ApiError::NotReady("this node is not (yet) a member of its mesh: wait for the first contact".into())
-        })?;
+        let person = self.person(me).await?;
         let mut after = Vec::new();
         for word in &request.after {
             after.push(self.job_id(word).await?);

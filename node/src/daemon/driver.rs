@@ -59,14 +59,9 @@ impl CoreHandle {
     }
 
     fn send(&self, message: Message) {
-        let sent = match self.inbox.try_send(message) {
-            Err(std_mpsc::TrySendError::Full(message)) => {
-                tokio::task::block_in_place(|| self.inbox.send(message)).is_ok()
-            }
-            other => other.is_ok(),
-        };
-        if !sent {
-            tracing::debug!("the core has stopped");
+        if let Err(std_mpsc::TrySendError::Full(message)) = self.inbox.try_send(message) {
+            // The core is behind: whoever feeds it waits. An error means that it has stopped, and nobody needs an answer.
+            tokio::task::block_in_place(|| drop(self.inbox.send(message)));
         }
     }
 
@@ -127,21 +122,16 @@ fn run(mut core: NodeCore, messages: &std_mpsc::Receiver<Message>, effects: &mps
         core.handle_all(now(), inputs, &mut out);
         commit(&mut core);
         for effect in out {
-            match effect {
-                Effect::Reply { request, result } => {
-                    if let Some(reply) = replies.remove(&request) {
-                        drop(reply.send(result));
-                    }
+            if let Effect::Reply { request, result } = effect {
+                if let Some(reply) = replies.remove(&request) {
+                    drop(reply.send(result));
                 }
-                other => {
-                    if effects.blocking_send(other).is_err() {
-                        return;
-                    }
-                }
+            } else if effects.blocking_send(effect).is_err() {
+                return;
             }
         }
         if let Some(done) = stopped {
-            drop(done.send(()));
+            let _ = done.send(());
             return;
         }
     }
@@ -180,6 +170,7 @@ pub(crate) async fn set_members(shared: &Shared) {
         members.extend(shared.bootstrap.read().expect("no writer panics").iter().copied());
     }
     members.remove(&shared.me);
+    super::AboutMesh::remember_members(&shared.options.data_dir, &members);
     shared.net.set_members(Arc::new(members));
 }
 
@@ -190,7 +181,8 @@ pub(crate) async fn pump_net(shared: Arc<Shared>, mut events: mpsc::Receiver<Net
             NetEvent::Disconnected { node } => shared.core.input(Input::Disconnected(node)),
             NetEvent::Message { from, bytes } => shared.core.input(Input::Message { from, bytes }),
             NetEvent::Gossip { via, bytes, id } => {
-                shared.net.report(id, Verdict::Accept);
+                let readable = mesh::msg::Msg::decode(&bytes).is_some();
+                shared.net.report(id, if readable { Verdict::Accept } else { Verdict::Reject });
                 shared.core.input(Input::Gossip { via, bytes });
             }
             NetEvent::Stream { from, proto, stream } => match proto {
@@ -218,7 +210,22 @@ pub(crate) async fn pump_net(shared: Arc<Shared>, mut events: mpsc::Receiver<Net
     }
 }
 
+/// Jobs whose change waits for a look at their logs. At the bound a look is left out; the next change brings another.
+const FOLLOWS_MAX: usize = 4_096;
+
+/// Looks after the logs of jobs that changed, apart from the effects, for each look waits for the core.
+async fn pump_follows(shared: Arc<Shared>, mut jobs: mpsc::Receiver<crdt::ids::JobId>) {
+    let mut batch = Vec::new();
+    while jobs.recv_many(&mut batch, FOLLOWS_MAX).await > 0 {
+        batch.sort_unstable();
+        batch.dedup();
+        logs::follow_own(&shared, std::mem::take(&mut batch)).await;
+    }
+}
+
 pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receiver<Effect>) {
+    let (follows, jobs) = mpsc::channel(FOLLOWS_MAX);
+    tokio::spawn(pump_follows(Arc::clone(&shared), jobs));
     while let Some(effect) = effects.recv().await {
         match effect {
             Effect::Send(to, bytes) => {
@@ -244,16 +251,23 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
             }
             Effect::Reachable(node, addrs) => {
                 let addrs: Vec<_> = addrs.iter().filter_map(|a| a.parse().ok()).collect();
-                let known = addrs.clone();
-                shared.net.add_addrs(node, addrs).await;
-                let _ = shared.core.ask(move |core| join::remember(core, node, &known)).await;
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    super::AboutMesh::remember(&shared.options.data_dir, node, &addrs);
+                    let known = addrs.clone();
+                    shared.net.add_addrs(node, addrs).await;
+                    let _ = shared.core.ask(move |core| join::remember(core, node, &known)).await;
+                });
             }
-            Effect::RosterChanged => set_members(&shared).await,
+            Effect::RosterChanged => {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move { set_members(&shared).await });
+            }
             Effect::Changed(docs) => {
                 for doc in docs {
                     shared.events.push("changed", serde_json::json!({"doc": doc.to_string()}));
                     if let Some(job) = doc.as_job() {
-                        logs::follow_own(&shared, job).await;
+                        let _ = follows.try_send(job);
                     }
                 }
             }

@@ -100,15 +100,18 @@ pub(super) async fn serve(shared: Arc<Shared>, mut stream: NetStream) {
     }
 }
 
-/// Copies the logs of jobs that this node submitted.
-pub(super) async fn follow_own(shared: &Arc<Shared>, job: JobId) {
+/// Copies the logs of those jobs that this node submitted and another runs.
+pub(super) async fn follow_own(shared: &Arc<Shared>, jobs: Vec<JobId>) {
     let me = shared.me;
     let runs = shared.core.ask(move |core| {
-        let job = core.replica().cached_job(&job)?;
-        (job.spec()?.0 == &me).then(|| views::runs(job))
+        let own = jobs
+            .iter()
+            .filter_map(|id| core.replica().cached_job(id))
+            .filter(|job| job.spec().is_some_and(|s| *s.0 == me));
+        own.flat_map(views::runs).collect::<Vec<_>>()
     });
-    for run in runs.await.flatten().unwrap_or_default() {
-        if run.owner != me && run.started && run.log.is_none() {
+    for run in runs.await.unwrap_or_default() {
+        if run.owner != me && run.started && !run.over {
             copy(shared, run.key, run.owner);
         }
     }

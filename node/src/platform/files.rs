@@ -128,6 +128,23 @@ pub fn open_no_follow(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// A number that names a file on its file system, so that a copy is told from the original; 0 where there is none.
+#[cfg(unix)]
+#[must_use]
+pub fn file_id(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).map_or(0, |meta| meta.ino())
+}
+
+/// A number that names a file on its file system; Windows' standard library tells none, so its time of creation stands in.
+#[cfg(not(unix))]
+#[must_use]
+pub fn file_id(path: &Path) -> u64 {
+    let created = std::fs::metadata(path).and_then(|meta| meta.created()).ok();
+    let since = created.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;

@@ -1,0 +1,143 @@
+//! Fifty nodes in one thread: work, a partition that heals, a crash and a restart; twice with one seed to one trace.
+
+#[path = "harness/checks.rs"]
+mod checks;
+#[path = "harness/world.rs"]
+mod world;
+
+use std::collections::BTreeSet;
+
+use crdt::ids::JobId;
+use crdt::job::{JobSpec, JobState};
+use mesh::Command;
+use rand::RngExt;
+use world::{Event, WALL_MS, World};
+
+const NODES: usize = 50;
+const QUIET_AT_MS: u64 = 40_000;
+const END_MS: u64 = 120_000;
+
+/// What a job must come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    State(JobState),
+    Final,
+    WaitsForLabel,
+}
+
+struct Scenario {
+    world: World,
+    jobs: Vec<(JobId, Expected)>,
+}
+
+impl Scenario {
+    fn submit(&mut self, at_ms: u64, specs: &[(&str, u64, Expected)], shape: impl Fn(usize, &[JobId], &mut JobSpec)) {
+        let at = self.world.rng.random_range(0..NODES);
+        let ids: Vec<JobId> = specs.iter().map(|_| JobId(self.world.rng.random())).collect();
+        let mut jobs = Vec::new();
+        for (n, (program, mean_ms, expected)) in specs.iter().enumerate() {
+            let mut spec = JobSpec {
+                command: vec![(*program).into(), mean_ms.to_string()],
+                person: self.person(at),
+                created_ms: WALL_MS + at_ms,
+                ..JobSpec::default()
+            };
+            shape(n, &ids, &mut spec);
+            jobs.push((ids[n], spec));
+            self.jobs.push((ids[n], *expected));
+        }
+        self.world.at_ms(at_ms, Event::Command(at, Command::Submit(jobs)));
+    }
+
+    fn person(&self, at: usize) -> crdt::ids::PersonId {
+        let node = &self.world.nodes[at];
+        node.core.as_ref().expect("it runs").replica().roster().person(&node.id).expect("a member")
+    }
+}
+
+fn scenario(seed: u64) -> Scenario {
+    let done = Expected::State(JobState::Done);
+    let mut s = Scenario { world: World::new(seed, NODES), jobs: Vec::new() };
+    for n in 0..24 {
+        let program = ["work", "make", "work"][n % 3];
+        let at_ms = 2_000 + s.world.rng.random_range(0..8_000);
+        s.submit(at_ms, &[(program, 400, done)], |_, _, _| {});
+    }
+    for _ in 0..8 {
+        let at_ms = 10_000 + s.world.rng.random_range(0..12_000);
+        s.submit(at_ms, &[("work", 600, done)], |_, _, _| {});
+    }
+    s.submit(3_000, &[("work", 60, done)], |_, _, spec| spec.array = 48);
+    s.submit(9_000, &[("dice", 60, Expected::Final)], |_, _, spec| (spec.array, spec.retries) = (16, 2));
+    let graph = [("work", 300, done), ("work", 300, done), ("make", 300, done), ("work", 200, done)];
+    s.submit(4_000, &graph, |n, ids, spec| {
+        spec.after = [vec![], vec![ids[0]], vec![ids[0]], vec![ids[1], ids[2]]][n].clone();
+    });
+    let failing = [("fail", 200, Expected::State(JobState::Failed)), ("work", 1, Expected::State(JobState::Skipped))];
+    s.submit(5_000, &failing, |n, ids, spec| spec.after = if n == 1 { vec![ids[0]] } else { vec![] });
+    s.submit(5_000, &[("flaky", 200, done)], |_, _, spec| spec.retries = 1);
+    s.submit(6_000, &[("work", 500, done)], |_, _, spec| spec.labels = vec!["big".into()]);
+    s.submit(6_000, &[("work", 100, Expected::WaitsForLabel)], |_, _, spec| spec.labels = vec!["gpu".into()]);
+    s.submit(7_000, &[("work", 25_000, done)], |_, _, _| {});
+    s.submit(7_000, &[("work", 60_000, Expected::State(JobState::Cancelled))], |_, _, _| {});
+    let cancelled = s.jobs.last().expect("just pushed").0;
+    s.world.at_ms(9_000, Event::Command(0, Command::Cancel(cancelled)));
+    let minority: BTreeSet<usize> = (0..20).map(|_| s.world.rng.random_range(0..NODES)).collect();
+    s.world.at_ms(11_000, Event::Split(minority));
+    s.world.at_ms(26_000, Event::Heal);
+    let crashed = s.world.rng.random_range(1..NODES);
+    s.world.at_ms(8_500, Event::Crash(crashed));
+    s.world.at_ms(20_000, Event::Restart(crashed));
+    s
+}
+
+/// Runs a scenario to its rest.
+fn run(seed: u64) -> Scenario {
+    let mut s = scenario(seed);
+    let jobs = s.jobs.clone();
+    s.world.run_until_ms(END_MS, |world| {
+        let settled = |world: &mut World, at: usize| {
+            jobs.iter().all(|(id, expected)| {
+                let is_final = checks::state(world, at, *id).is_some_and(JobState::is_final);
+                is_final || *expected == Expected::WaitsForLabel
+            })
+        };
+        world.now_us > QUIET_AT_MS * 1_000 && settled(world, 0) && checks::feeds_agree(world)
+    });
+    s
+}
+
+fn check(mut s: Scenario) {
+    eprintln!("ended at {} ms, {:?}", s.world.now_us / 1_000, s.world.counts);
+    assert_eq!(s.world.misbehaved, [], "nobody is blamed in an honest mesh");
+    for (request, (at, result)) in &s.world.replies {
+        assert!(result.is_ok(), "request {request} on node {at}: {result:?}");
+    }
+    for (id, expected) in s.jobs.clone() {
+        for at in 0..NODES {
+            let state = checks::state(&mut s.world, at, id);
+            match expected {
+                Expected::State(wanted) => assert_eq!(state, Some(wanted), "{id} on node {at}"),
+                Expected::Final => assert!(state.is_some_and(JobState::is_final), "{id} on node {at}: {state:?}"),
+                Expected::WaitsForLabel => {
+                    let core = s.world.nodes[at].core.as_mut().expect("it runs");
+                    let why = core.explain(id).expect("known").summary;
+                    assert!(why.contains("label gpu missing"), "{why}");
+                }
+            }
+        }
+        if expected != Expected::WaitsForLabel {
+            checks::one_acceptance_per_task(&mut s.world, id);
+        }
+    }
+    checks::state_follows_feeds(&s.world);
+    assert!(checks::feeds_agree(&s.world), "all feeds are everywhere");
+}
+
+#[test]
+fn fifty_cores_settle_everything_and_the_same_seed_gives_the_same_trace() {
+    let first = run(1);
+    let trace = first.world.trace_hash();
+    check(first);
+    assert_eq!(run(1).world.trace_hash(), trace);
+}

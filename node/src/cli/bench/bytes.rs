@@ -1,0 +1,173 @@
+//! How bytes move: a large artifact between two nodes, also when the receiver dies in the middle, and a tree of which
+//! little has changed.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use web_gateway::api::{BlobRow, JobRequest, JobState};
+
+use super::idle::io_bytes;
+use super::nodes::{Mesh, Node, job};
+use super::report::Row;
+use super::stats::{Samples, short};
+use super::{Plan, say};
+
+const TRANSFER_BYTES: u64 = 1 << 30;
+const TRANSFER_BYTES_QUICK: u64 = 1 << 28;
+const TRANSFER_MB_PER_S_MIN: f64 = 200.0;
+/// A resumed transfer sends the rest and at most this share of the whole again: what was in flight, and proofs.
+const RESENT_SHARE_MAX: f64 = 0.1;
+const TREE_FILES: usize = 10_000;
+const TREE_FILES_QUICK: usize = 1_000;
+const TREE_FILES_PER_DIRECTORY: usize = 100;
+/// The changed file and the manifest.
+const TREE_BLOBS_MAX: usize = 2;
+
+fn megabytes(bytes: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let bytes = bytes as f64;
+    bytes / 1e6
+}
+
+/// A job on the second node that leaves a file of random bytes; waits until it has come to the first.
+async fn artifact(mesh: &Mesh, bytes: u64) -> anyhow::Result<String> {
+    let script = format!("head -c {bytes} /dev/urandom > big");
+    let request = JobRequest { outputs: vec!["big".into()], ..job(&["sh", "-c", &script]) };
+    let id = mesh.first().submit(&request).await?;
+    let ended = mesh.first().follow(&id).await?;
+    anyhow::ensure!(ended.state == JobState::Done, "the job that makes an artifact is {:?}", ended.state);
+    Ok(id)
+}
+
+/// Has a node fetch a job's artifact: it answers the last byte only when it holds the whole, verified file.
+async fn fetch(node: &Node, id: &str) -> anyhow::Result<Duration> {
+    node.wait("the job on the third node", async |node| Ok(node.attempts(id).await.ok().filter(|a| !a.is_empty())))
+        .await?;
+    let begun = Instant::now();
+    let mut stream = node.client.stream(&format!("/v1/jobs/{id}/artifacts/big")).await?;
+    let took = begun.elapsed();
+    futures::StreamExt::next(&mut stream).await.context("the artifact is empty")??;
+    Ok(took)
+}
+
+pub(super) async fn transfer(plan: &Plan) -> anyhow::Result<Row> {
+    let bytes = if plan.quick { TRANSFER_BYTES_QUICK } else { TRANSFER_BYTES };
+    let mebibytes = bytes >> 20;
+    let mut mesh = Mesh::up(&[0, 1, 0]).await?;
+    let (mut rates, mut home) = (Samples::default(), Samples::default());
+    let mut whole_read = Samples::default();
+    for round in 1..=plan.repeats(3) {
+        let id = artifact(&mesh, bytes).await?;
+        home.push(time_home(mesh.first(), &id).await?);
+        let before = sent(&mesh)?;
+        let took = fetch(&mesh.nodes[2], &id).await?;
+        whole_read.push(sent(&mesh)? - before);
+        rates.push(megabytes(bytes) / took.as_secs_f64());
+        say(&format!("transfer {round}: {took:?}"));
+    }
+    let rate = rates.median();
+    let resumed = resume(&mut mesh, bytes, whole_read.median(), megabytes(bytes) / rate).await?;
+    let met = rate >= TRANSFER_MB_PER_S_MIN && resumed.as_ref().is_none_or(|again| *again <= RESENT_SHARE_MAX);
+    let again = resumed.map_or_else(
+        || "resume not measured".to_owned(),
+        |again| format!("a resumed one {} % more", short(again * 100.0)),
+    );
+    let row = Row::new(
+        "transfer",
+        format!("artifact of {mebibytes} MiB between two nodes; the receiver killed in the middle"),
+        format!("≥ {TRANSFER_MB_PER_S_MIN:.0} MB/s; resume sends nothing twice"),
+    );
+    Ok(row
+        .measured(met, format!("{}; {again}", rates.spread("MB/s")))
+        .numbers("mb_per_s", &rates)
+        .numbers("process_ended_to_done_s", &home)
+        .note(format!(
+            "from the request on a third node until it holds the verified file; from the end of the process until the submitter has accepted it (hashed, stored, moved, verified): {}",
+            home.spread("s")
+        ))
+        .note("resume: bytes that the two holders read (/proc/PID/io) over both lives of the receiver, beside a transfer in one go; what was in flight when it was killed counts as sent again"))
+}
+
+/// Seconds from the end of the job's process until the submitter's node had accepted its files.
+async fn time_home(node: &Node, id: &str) -> anyhow::Result<f64> {
+    let attempts = node.attempts(id).await?;
+    let ended = attempts.last().and_then(|attempt| attempt.ended.clone()).context("it has not ended")?;
+    Ok(humantime::parse_rfc3339(&ended)?.elapsed().unwrap_or_default().as_secs_f64())
+}
+
+/// Bytes that both holders have read so far.
+fn sent(mesh: &Mesh) -> anyhow::Result<f64> {
+    let holders = mesh.nodes.iter().take(2);
+    holders.map(|node| io_bytes(node.pid()?, "rchar:")).sum()
+}
+
+/// Kills the receiver in the middle of a transfer and has it fetch again. Returns which share was sent twice.
+async fn resume(mesh: &mut Mesh, bytes: u64, whole: f64, whole_s: f64) -> anyhow::Result<Option<f64>> {
+    if !cfg!(target_os = "linux") || whole <= 0.0 {
+        return Ok(None);
+    }
+    let id = artifact(mesh, bytes).await?;
+    let before = sent(mesh)?;
+    let half = Duration::from_secs_f64(whole_s / 2.0);
+    let cut = tokio::time::timeout(half, fetch(&mesh.nodes[2], &id)).await;
+    anyhow::ensure!(cut.is_err(), "the transfer was over before its receiver could be killed");
+    mesh.nodes[2].kill().await?;
+    let first = sent(mesh)? - before;
+    mesh.nodes[2].restart().await?;
+    mesh.nodes[2].wait_peers(2, 1).await?;
+    let took = fetch(&mesh.nodes[2], &id).await?;
+    let both = sent(mesh)? - before;
+    say(&format!("resume: {first:.0} bytes read, then {:.0} in {took:?}; in one go {whole:.0}", both - first));
+    Ok(Some((both / whole - 1.0).max(0.0)))
+}
+
+fn write_tree(root: &Path, files: usize) -> std::io::Result<()> {
+    for file in 0..files {
+        let directory = root.join(format!("d{}", file / TREE_FILES_PER_DIRECTORY));
+        if file % TREE_FILES_PER_DIRECTORY == 0 {
+            std::fs::create_dir_all(&directory)?;
+        }
+        std::fs::write(directory.join(format!("f{file}.txt")), format!("file {file}\n").repeat(40))?;
+    }
+    Ok(())
+}
+
+async fn held(node: &Node) -> anyhow::Result<BTreeSet<(String, u64)>> {
+    let rows: Vec<BlobRow> = node.client.get_pages("/v1/blobs", None).await?;
+    Ok(rows.into_iter().map(|row| (row.blob, row.size)).collect())
+}
+
+pub(super) async fn tree(plan: &Plan) -> anyhow::Result<Row> {
+    let files = if plan.quick { TREE_FILES_QUICK } else { TREE_FILES };
+    let mesh = Mesh::up(&[0, 1]).await?;
+    let root = mesh.dir("tree");
+    write_tree(&root, files)?;
+    let path = root.to_str().context("the temporary directory's name is not UTF-8")?;
+    let run = ["run", "--no-ignore", "--input", path, "--", "true"];
+    let first = mesh.first().time_v6(&run).await?;
+    let unchanged = mesh.first().time_v6(&run).await?;
+    let before = [held(&mesh.nodes[0]).await?, held(&mesh.nodes[1]).await?];
+    std::fs::write(root.join("d0/f7.txt"), "another content\n")?;
+    let second = mesh.first().time_v6(&run).await?;
+    let after = [held(&mesh.nodes[0]).await?, held(&mesh.nodes[1]).await?];
+    let fresh: Vec<Vec<&(String, u64)>> =
+        after.iter().zip(&before).map(|(after, before)| after.difference(before).collect()).collect();
+    let (here, there) = (fresh[0].len(), fresh[1].len());
+    let bytes: u64 = fresh[1].iter().map(|(_, size)| size).sum();
+    let met = here <= TREE_BLOBS_MAX && there <= TREE_BLOBS_MAX && before[1].len() >= files;
+    let row = Row::new(
+        "tree",
+        format!("second `v6 run` of a {files}-file tree with one changed file"),
+        "moves that file and the manifest only",
+    );
+    let words =
+        format!("{here} blobs to the node, {there} to the worker ({bytes} bytes); {:.2} s", second.as_secs_f64());
+    Ok(row.measured(met, words).note(format!(
+        "the first run took {:.2} s (blobs held by the worker: {}), one of the same tree {:.2} s",
+        first.as_secs_f64(),
+        before[1].len(),
+        unchanged.as_secs_f64()
+    )))
+}

@@ -1,0 +1,84 @@
+//! What must be known when the store is gone or is a copy: the mesh and its members, and the store's stamp.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::Context;
+use crdt::ids::{MeshId, NodeId};
+use crdt::replica::Replica;
+use crdt::shelf::{Shelf, Table};
+
+use crate::net::Multiaddr;
+use crate::platform::files;
+use crate::store::RedbShelf;
+
+const MESH_FILE: &str = "mesh.json";
+const STAMP_ROW: &[u8] = b"stamp";
+/// Members that the file names; the newest contacts stay.
+const MEMBERS_KEPT_MAX: usize = 64;
+
+/// What a node must still know of its mesh when its store is gone: beside the store, in a file of its own.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(super) struct AboutMesh {
+    pub(super) mesh: MeshId,
+    pub(super) founder: NodeId,
+    pub(super) members: Vec<(NodeId, Vec<String>)>,
+}
+
+impl AboutMesh {
+    pub(super) fn read(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(dir.join(MESH_FILE)).ok()?).ok()
+    }
+
+    pub(super) fn addresses(&self) -> Vec<(NodeId, Vec<Multiaddr>)> {
+        let parse = |addrs: &Vec<String>| addrs.iter().filter_map(|a| a.parse().ok()).collect();
+        self.members.iter().map(|(node, addrs)| (*node, parse(addrs))).collect()
+    }
+
+    pub(super) fn write(self, dir: &Path, before: Option<Self>) -> anyhow::Result<()> {
+        let members = before.map(|b| b.members).unwrap_or_default();
+        let bytes = serde_json::to_vec(&Self { members, ..self })?;
+        files::write_private(&dir.join(MESH_FILE), &bytes).context("writing mesh.json")
+    }
+
+    /// Remembers who belongs to the mesh, up to [`MEMBERS_KEPT_MAX`] members.
+    pub(super) fn remember_members(dir: &Path, members: &BTreeSet<NodeId>) {
+        let Some(mut about) = Self::read(dir) else { return };
+        let before = about.members.clone();
+        about.members.retain(|(node, _)| members.contains(node));
+        for node in members {
+            if about.members.len() < MEMBERS_KEPT_MAX && !about.members.iter().any(|(known, _)| known == node) {
+                about.members.push((*node, Vec::new()));
+            }
+        }
+        if about.members != before
+            && let Ok(bytes) = serde_json::to_vec(&about)
+        {
+            drop(files::write_private(&dir.join(MESH_FILE), &bytes));
+        }
+    }
+
+    /// Remembers where a member was reached; the newest of at most 64.
+    pub(super) fn remember(dir: &Path, node: NodeId, addrs: &[Multiaddr]) {
+        let Some(mut about) = Self::read(dir) else { return };
+        let addrs: Vec<String> = addrs.iter().map(ToString::to_string).collect();
+        if about.members.iter().any(|known| *known == (node, addrs.clone())) {
+            return;
+        }
+        about.members.retain(|(known, _)| *known != node);
+        about.members.insert(0, (node, addrs));
+        about.members.truncate(MEMBERS_KEPT_MAX);
+        if let Ok(bytes) = serde_json::to_vec(&about) {
+            drop(files::write_private(&dir.join(MESH_FILE), &bytes));
+        }
+    }
+}
+
+/// Whether the store's stamp (machine and file) is another than when it was written; notes the stamp of now.
+pub(super) fn came_from_a_backup(replica: &mut Replica<RedbShelf>, dir: &Path) -> bool {
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let stamp = format!("{} {}", machine.trim(), files::file_id(&dir.join("v6.redb"))).into_bytes();
+    let before = replica.shelf().get(Table::Meta, STAMP_ROW);
+    replica.shelf_mut().put((Table::Meta, STAMP_ROW.to_vec(), Some(stamp.clone())));
+    before.is_some_and(|before| before != stamp)
+}
