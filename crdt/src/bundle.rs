@@ -10,8 +10,9 @@ use serde_bytes::{ByteArray, ByteBuf};
 
 use crate::cbor;
 use crate::doc::{DocId, DocKind, Key, KeyError};
-use crate::ids::{BundleHash, MeshId, NodeId};
+use crate::ids::{BundleHash, MeshId, NodeId, NoteId};
 use crate::limits::{BUNDLE_BYTES_MAX, BUNDLE_CHANGES_MAX, VALUE_BYTES_MAX};
+use crate::notebook::{self, NoteRefusal};
 
 /// First field of every header: a signature for something else can never be taken for a bundle's.
 pub const DOMAIN: &str = "v6/bundle/1";
@@ -99,7 +100,7 @@ pub enum Body {
         /// Canonical CBOR.
         value: Bytes,
     },
-    /// A notebook's change, unread.
+    /// A notebook's change of sound form.
     Notebook(Bytes),
     /// The body was dropped.
     Pruned,
@@ -143,6 +144,9 @@ pub enum BundleError {
     /// A register's value is too large or not canonical.
     #[error("change {0}: the value is too large or not canonical")]
     Value(usize),
+    /// Not one sound change of that notebook by that author.
+    #[error("change {0}: {1}")]
+    Note(usize, NoteRefusal),
 }
 
 impl Bundle {
@@ -201,6 +205,17 @@ impl Bundle {
         Ok(Self { header, hash, bodies, wire })
     }
 
+    /// The header of a bundle that was verified when it was stored. Cost: about 1 µs, linear in its changes.
+    ///
+    /// # Errors
+    /// [`BundleError`]; the signature and the bodies are not looked at.
+    pub fn header_of(wire: &[u8]) -> Result<Header, BundleError> {
+        let WireBundle(header, ..) =
+            ciborium::de::from_reader_with_recursion_limit(wire, crate::limits::CBOR_DEPTH_MAX)
+                .map_err(|e| BundleError::Format(e.to_string()))?;
+        Header::decode(&header)
+    }
+
     /// The same bundle without its bodies: the chain still verifies.
     #[must_use]
     pub fn pruned(&self) -> Bytes {
@@ -242,7 +257,10 @@ impl Header {
 
 fn read_body(at: usize, author: NodeId, doc: DocId, kind: ChangeKind, raw: &[u8]) -> Result<Body, BundleError> {
     match kind {
-        ChangeKind::Notebook => Ok(Body::Notebook(Bytes::copy_from_slice(raw))),
+        ChangeKind::Notebook => {
+            notebook::examine(NoteId(doc.id), author, raw).map_err(|e| BundleError::Note(at, e))?;
+            Ok(Body::Notebook(Bytes::copy_from_slice(raw)))
+        }
         ChangeKind::Register => {
             let RegisterBody(text, value) = cbor::decode(raw).map_err(|_| BundleError::Value(at))?;
             let key = Key::parse(doc, author, &text).map_err(|e| BundleError::Key(at, e))?;
@@ -305,5 +323,47 @@ mod tests {
         let WireBundle(_, _, bodies) = ciborium::from_reader(&two.wire[..]).expect("own");
         let mixed = cbor::encode(&WireBundle(header, signature, bodies));
         assert_eq!(Bundle::decode(mixed.into()), Err(BundleError::BodyHash(0)));
+    }
+
+    /// A bundle as somebody signs it who does not keep to the rules.
+    fn forged(doc: DocId, body: &[u8]) -> Bytes {
+        let key = SigningKey::from_bytes(&[3; 32]);
+        let author = NodeId(key.verifying_key().to_bytes());
+        let hash = *blake3::hash(body).as_bytes();
+        let changes = vec![ChangeRef { doc, kind: ChangeKind::Notebook, hash }];
+        let header = Header { mesh: MeshId([9; 32]), author, seq: 1, prev: BundleHash::ZERO, hlc: 5, changes };
+        let bytes = header.encode();
+        let signature = ByteArray::new(key.sign(&bytes).to_bytes());
+        cbor::encode(&WireBundle(ByteBuf::from(bytes), signature, vec![Some(ByteBuf::from(body.to_vec()))])).into()
+    }
+
+    #[test]
+    fn a_notebook_change_that_is_not_one_sound_change_of_its_author_is_refused_at_the_door() {
+        let (note, author) = (NoteId([1; 16]), NodeId(SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes()));
+        let doc = DocId::note(note);
+        let edit = |author, text| crate::notebook::Notebook::new(note).edit(author, text, 1).ok().flatten();
+        let sound = edit(author, "text").expect("an edit");
+        let decoded = Bundle::decode(forged(doc, &sound)).expect("one sound change");
+        assert_eq!(decoded.bodies, [Body::Notebook(sound.clone().into())]);
+        let refused = |doc, body: &[u8]| match Bundle::decode(forged(doc, body)) {
+            Err(BundleError::Note(0, reason)) => reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(doc, b""), NoteRefusal::Truncated);
+        assert_eq!(refused(doc, &[&sound[..], &sound[..]].concat()), NoteRefusal::TrailingBytes);
+        assert_eq!(refused(DocId::note(NoteId([2; 16])), &sound), NoteRefusal::NotText);
+        let foreign = edit(NodeId([4; 32]), "text").expect("an edit");
+        assert_eq!(refused(doc, &foreign), NoteRefusal::ForeignActor);
+        let mut flipped = sound.clone();
+        flipped[4] ^= 1;
+        assert_eq!(refused(doc, &flipped), NoteRefusal::Checksum);
+    }
+
+    #[test]
+    fn the_header_of_a_stored_bundle_is_read_alone() {
+        let bundle = bundle();
+        assert_eq!(Bundle::header_of(&bundle.wire), Ok(bundle.header.clone()));
+        assert_eq!(Bundle::header_of(&bundle.pruned()), Ok(bundle.header));
+        assert!(Bundle::header_of(b"hello").is_err());
     }
 }

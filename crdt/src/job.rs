@@ -4,6 +4,7 @@
 //! the registers and the roster alone: no clock, no order of arrival. Where the mesh core decides *who acts next*, it does
 //! so from these answers.
 
+mod ended;
 mod fold;
 mod values;
 
@@ -108,6 +109,12 @@ impl Job {
             | Key::Seal
             | Key::Checkpoint => {}
         }
+    }
+
+    /// Whether nothing at all is known of it.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.register_sum == [0; 32]
     }
 
     /// Folds again after registers or the roster changed.

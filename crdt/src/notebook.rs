@@ -20,16 +20,18 @@ mod walk;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use automerge::transaction::{CommitOptions, Transactable};
-use automerge::{ActorId, Automerge, Change, ChangeHash, ObjId, ObjType, ROOT, ReadDoc, TextEncoding};
+use automerge::transaction::{CommitOptions, Transactable, Transaction};
+use automerge::{ActorId, Automerge, Change, ObjId, ObjType, PatchLog, ROOT, ReadDoc, TextEncoding};
 
 use crate::ids::{NodeId, NoteId};
+pub use automerge::ChangeHash;
 use chunk::{Checked, check};
+pub use chunk::{Examined, examine};
 use graph::{Graph, Record};
 pub use pending::{Offered, Pending, Rebuilt, Skipped, rebuild};
 
-/// Bytes of one change. Larger: refused.
-pub const CHANGE_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of one change, so that it fits a bundle beside its header. Larger: refused.
+pub const CHANGE_BYTES_MAX: usize = crate::limits::BUNDLE_BYTES_MAX - 160 * 1024;
 /// Operations (characters inserted or deleted) of one change. More: refused; an edit must be made in parts.
 pub const OPS_PER_CHANGE_MAX: usize = 65_536;
 /// Dependencies of one change, that is, heads that its writer had seen. More: refused.
@@ -53,6 +55,8 @@ pub const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The key of the text in the document's root.
 const TEXT_KEY: &str = "text";
+/// The actor of edits that are only tried out: shorter than any writer's.
+const COPY_ACTOR: u8 = 0xff;
 const DIGEST_CONTEXT: &str = "v6 2026 notebook digest";
 
 /// Why a notebook does not take a change.
@@ -168,6 +172,9 @@ pub enum EditRefusal {
         /// Characters inserted and deleted.
         ops: usize,
     },
+    /// The version that was edited is not (or not wholly) known here.
+    #[error("the version that was edited is not known here: read the notebook again")]
+    UnknownBase,
     /// This node reached a limit of what one node writes into one notebook.
     #[error("this node has written as much into this notebook as one may: start another")]
     WriterFull,
@@ -361,6 +368,26 @@ impl Notebook {
         Err(EditRefusal::Engine)
     }
 
+    /// The text that comes of making the version `base` (its heads) read `new_text`, with everything that was written
+    /// since: what [`Notebook::edit`] is to be given by who has seen an older version.
+    ///
+    /// # Errors
+    /// [`EditRefusal`].
+    pub fn merged(&self, base: &[ChangeHash], new_text: &str) -> Result<String, EditRefusal> {
+        let chars = new_text.chars().count();
+        if chars > TEXT_CHARS_MAX {
+            return Err(EditRefusal::TextTooLong { chars });
+        }
+        if base.is_empty() || base.len() > DEPS_PER_CHANGE_MAX || !base.iter().all(|head| self.contains(head)) {
+            return Err(EditRefusal::UnknownBase);
+        }
+        if self.graph.heads().iter().all(|head| base.contains(head)) {
+            return Ok(new_text.to_owned());
+        }
+        let Engine::Live(doc) = &self.engine else { return Err(EditRefusal::Poisoned) };
+        guarded(|| edited_at(doc, base, new_text)).flatten().ok_or(EditRefusal::Engine)
+    }
+
     /// Takes a change that another node made. Cost: automerge's, linear in the document (0.5 ms at 2,000 characters,
     /// 13 ms at 49,000); many changes at once are cheaper through [`rebuild`], which applies them as one batch.
     ///
@@ -459,12 +486,29 @@ fn commit(doc: &mut Automerge, writer: Writer, splices: &[diff::Splice], at_ms: 
     doc.set_actor(writer.actor());
     let text = text_object(doc)?;
     let mut transaction = doc.transaction();
-    for splice in splices.iter().rev() {
-        let deleted = isize::try_from(splice.deleted).ok()?;
-        transaction.splice_text(&text, splice.at, deleted, &splice.inserted).ok()?;
-    }
+    splice_all(&mut transaction, &text, splices)?;
     transaction.commit_with(CommitOptions::default().with_time(at_ms));
     doc.get_last_local_change()
+}
+
+fn splice_all(transaction: &mut Transaction<'_>, text: &ObjId, splices: &[diff::Splice]) -> Option<()> {
+    for splice in splices.iter().rev() {
+        let deleted = isize::try_from(splice.deleted).ok()?;
+        transaction.splice_text(text, splice.at, deleted, &splice.inserted).ok()?;
+    }
+    Some(())
+}
+
+/// The text after an edit of an older version, made in a copy.
+fn edited_at(doc: &Automerge, base: &[ChangeHash], new_text: &str) -> Option<String> {
+    let text = text_object(doc)?;
+    let splices = diff::splices(&doc.text_at(&text, base).ok()?, new_text);
+    let mut copy = doc.clone();
+    copy.set_actor(ActorId::from(&[COPY_ACTOR][..]));
+    let mut transaction = copy.transaction_at(PatchLog::inactive(), base).ok()?;
+    splice_all(&mut transaction, &text, &splices)?;
+    transaction.commit_with(CommitOptions::default().with_time(0));
+    text_of(&copy)
 }
 
 /// Runs foreign code that might panic; None if it did.

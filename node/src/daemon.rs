@@ -3,16 +3,18 @@
 mod about;
 mod accepting;
 mod api;
+mod changes;
 mod driver;
 mod exec;
 mod join;
 mod logs;
+mod notes;
 mod views;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -52,6 +54,10 @@ pub(crate) struct Shared {
     pub(crate) cells: exec::Cells,
     pub(crate) follows: logs::Follows,
     pub(crate) events: web_gateway::event_ring::EventRing,
+    pub(crate) changes: changes::Changes,
+    pub(crate) notes: notes::Notes,
+    /// Where the API listens, once it does.
+    pub(crate) api: OnceLock<String>,
     pub(crate) bootstrap: RwLock<BTreeSet<NodeId>>,
     pub(crate) started_ms: u64,
     pub(crate) recovered: bool,
@@ -263,6 +269,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         cells: exec::Cells::default(),
         follows: logs::Follows::default(),
         events: web_gateway::event_ring::EventRing::new(now_ms() * 1_000),
+        changes: changes::Changes::default(),
+        notes: notes::Notes::default(),
+        api: OnceLock::new(),
         bootstrap: RwLock::new(bootstrap),
         started_ms: now_ms(),
         recovered,
@@ -273,6 +282,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let pumps = [
         tokio::spawn(driver::pump_net(Arc::clone(&shared), net_events)),
         tokio::spawn(driver::pump_effects(Arc::clone(&shared), effects)),
+        tokio::spawn(changes::pump(Arc::clone(&shared))),
         tokio::spawn(shared.blobs.clone().gc_periodically(Duration::from_secs(300))),
         tokio::spawn(accepting::watch(Arc::clone(&shared))),
     ];
@@ -348,7 +358,8 @@ async fn start_api(shared: &Arc<Shared>) -> anyhow::Result<web_gateway::server::
     let node = Arc::new(api::Api(Arc::clone(shared)));
     let config = web_gateway::server::ServerConfig { token, allowed_hosts: Vec::new() };
     let server = web_gateway::server::serve(listener, node, config)?;
-    let about = serde_json::json!({"api": format!("http://{}", server.address()), "pid": std::process::id()});
+    let api = shared.api.get_or_init(|| format!("http://{}", server.address()));
+    let about = serde_json::json!({"api": api, "pid": std::process::id()});
     files::write_private(&dir.join(crate::client::API_FILE), about.to_string().as_bytes())?;
     Ok(server)
 }

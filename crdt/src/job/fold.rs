@@ -237,7 +237,7 @@ fn controls(job: &Job, roster: &Roster, spec: &JobSpec, view: &mut View) {
 }
 
 /// The submitter's acceptances that count: of two over one task the one written first, so the later is cut out by order.
-fn accepts(job: &Job, submitter: NodeId) -> Vec<(TaskRange, &Accept)> {
+pub(super) fn accepts(job: &Job, submitter: NodeId) -> Vec<(TaskRange, &Accept)> {
     let mut found: Vec<_> = job
         .accepts
         .iter()

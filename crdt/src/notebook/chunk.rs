@@ -56,6 +56,34 @@ pub(super) struct Checked {
     pub(super) change: Change,
 }
 
+/// What a change says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    /// Its name.
+    pub hash: ChangeHash,
+    /// Its place among its writer's changes, from 1.
+    pub seq: u64,
+    /// When, by the writer's clock, verbatim: milliseconds since 1970.
+    pub at_ms: i64,
+    /// Characters inserted.
+    pub inserted: u32,
+    /// Characters deleted.
+    pub deleted: u32,
+}
+
+/// Checks the form of a change: the answer is the same whatever else is known. Whether the change has a place in the
+/// notebook, [`super::Notebook::apply`] says.
+///
+/// # Errors
+/// [`NoteRefusal`].
+pub fn examine(note: NoteId, author: NodeId, bytes: &[u8]) -> Result<Examined, NoteRefusal> {
+    let checked = check(note, author, bytes)?;
+    let inserted: u64 = checked.inserts.iter().map(|(_, count)| count).sum();
+    let inserted = u32::try_from(inserted).map_err(|_| NoteRefusal::TooManyOps)?;
+    let (seq, at_ms, hash) = (checked.seq, checked.at_ms, checked.hash);
+    Ok(Examined { hash, seq, at_ms, inserted, deleted: checked.ops - inserted })
+}
+
 /// Checks the form of a change.
 pub(super) fn check(note: NoteId, author: NodeId, bytes: &[u8]) -> Result<Checked, NoteRefusal> {
     let ops_walked = walk(bytes)?;

@@ -46,6 +46,36 @@ fn two_nodes_create_the_same_notebook_offline_and_both_texts_survive() {
 }
 
 #[test]
+fn an_edit_of_an_older_version_keeps_what_came_since() {
+    let mut note = Notebook::new(NOTE);
+    edit(&mut note, node(1), "one\ntwo\nthree\n");
+    let base = note.heads();
+    edit(&mut note, node(2), "zero\none\ntwo\nthree 🌍\n");
+    let merged = note.merged(&base, "one\n2\nthree\n").expect("a known version");
+    assert_eq!(merged, "zero\none\n2\nthree 🌍\n");
+    assert_eq!(note.merged(&note.heads(), "all else"), Ok("all else".into()));
+    edit(&mut note, node(1), &merged);
+    assert_eq!(note.text(), merged);
+    assert_eq!(copy(&note).text(), merged);
+    for unknown in [vec![], vec![ChangeHash([9; 32])]] {
+        assert_eq!(note.merged(&unknown, "x"), Err(EditRefusal::UnknownBase));
+    }
+}
+
+#[test]
+fn a_change_tells_its_size_and_always_fits_a_bundle() {
+    let mut note = Notebook::new(NOTE);
+    let all = "\u{10ffff}".repeat(OPS_PER_CHANGE_MAX);
+    let (author, first) = edit(&mut note, node(1), &all);
+    let told = examine(NOTE, author, &first).expect("sound");
+    assert_eq!((told.seq, told.inserted, told.deleted, told.at_ms), (1, 65_536, 0, 1_000));
+    assert!(first.len() < crate::limits::BUNDLE_BYTES_MAX - 100 * 1024, "{}", first.len());
+    let half: String = all.chars().enumerate().filter(|(at, _)| at % 2 == 0).map(|(_, c)| c).collect();
+    let (_, second) = edit(&mut note, node(2), &half);
+    assert_eq!(examine(NOTE, node(2), &second).expect("sound").deleted, 32_768);
+}
+
+#[test]
 fn two_notebooks_share_nothing() {
     let mut one = Notebook::new(NOTE);
     let (author, change) = edit(&mut one, node(1), "text");

@@ -11,13 +11,15 @@ use super::rows::{
 use crate::bundle::{Body, Bundle};
 use crate::cbor;
 use crate::doc::{DocId, DocKind, Key};
-use crate::ids::{JobId, NodeId};
+use crate::ids::{JobId, NodeId, NoteId};
 use crate::job::{Job, JobState};
 use crate::roster;
 use crate::shelf::{Shelf, Table};
 use crate::state_hash::Sum;
 
 const TITLE_CHARS_MAX: usize = 160;
+/// Rows of [`Table::Meta`] under this prefix and a document: a notebook's part in the state hash.
+const NOTE_DIGEST: &[u8] = b"note-digest/";
 
 impl<S: Shelf> Replica<S> {
     pub(super) fn write_register(&mut self, doc: DocId, author: NodeId, key: &Key, seq: u64, value: &[u8]) {
@@ -54,6 +56,21 @@ impl<S: Shelf> Replica<S> {
                 Some((author, seq, change))
             })
             .collect()
+    }
+
+    /// Notebooks that have a change that counts.
+    #[must_use]
+    pub fn notes(&self) -> Vec<NoteId> {
+        let rows = self.shelf.all(Table::Meta, NOTE_DIGEST);
+        let doc = |key: &[u8]| DocId::from_bytes(key.get(NOTE_DIGEST.len()..)?);
+        rows.iter().filter_map(|(key, _)| doc(key)).map(|doc| NoteId(doc.id)).collect()
+    }
+
+    /// When an author wrote a bundle, by its clock, in milliseconds since 1970; `None` where the bundle is not here.
+    #[must_use]
+    pub fn written_ms(&self, author: NodeId, seq: u64) -> Option<u64> {
+        let wire = self.shelf.get(Table::Bundles, &bundle_key(author, seq))?;
+        Bundle::header_of(&wire).ok().map(|header| header.hlc >> 16)
     }
 
     /// The registers of a document.
@@ -107,35 +124,46 @@ impl<S: Shelf> Replica<S> {
 
     fn refold_job(&mut self, id: JobId) {
         self.load_job(id);
+        let before = self.job_row(id);
         let (job, digest) = self.jobs.get_mut(&id).expect("just loaded");
         job.refresh(&self.roster);
-        let new = job.digest();
-        let old = digest.replace(new);
-        let row = row_of(job, new);
-        let doc = DocId::job(id);
-        self.state.replace(&mut self.shelf, doc, old.as_ref(), Some(&new));
-        let open = row.state().is_none_or(|state| !state.is_final());
-        let open_row = open.then(Vec::new);
+        let row = (!job.is_unknown()).then(|| row_of(job, job.digest()));
+        let new = row.as_ref().map(|row| row.digest);
+        let old = std::mem::replace(digest, new);
+        self.state.replace(&mut self.shelf, DocId::job(id), old.as_ref(), new.as_ref());
+        if row.is_none() {
+            self.jobs.remove(&id);
+        }
+        self.put_job_rows(id, before.as_ref(), row.as_ref());
+    }
+
+    /// Writes what lists are made from, or takes it away where a revocation left nothing of the job.
+    fn put_job_rows(&mut self, id: JobId, before: Option<&JobRow>, row: Option<&JobRow>) {
+        let open = row.is_some_and(|row| row.state().is_none_or(|state| !state.is_final()));
         if self.shelf.get(Table::OpenJobs, &id.0).is_some() != open {
-            self.shelf.put((Table::OpenJobs, id.0.to_vec(), open_row));
+            self.shelf.put((Table::OpenJobs, id.0.to_vec(), open.then(Vec::new)));
         }
-        if row.submitter.is_some() && old.is_none() {
-            self.shelf.put((Table::JobsByTime, time_key(row.created_ms, id), Some(Vec::new())));
+        let time_row = |row: Option<&JobRow>| row.filter(|r| r.submitter.is_some()).map(|r| time_key(r.created_ms, id));
+        let (old, new) = (time_row(before), time_row(row));
+        if old != new {
+            old.into_iter().for_each(|key| self.shelf.put((Table::JobsByTime, key, None)));
+            new.into_iter().for_each(|key| self.shelf.put((Table::JobsByTime, key, Some(Vec::new()))));
         }
-        self.shelf.put((Table::Jobs, id.0.to_vec(), Some(cbor::encode(&row))));
+        self.shelf.put((Table::Jobs, id.0.to_vec(), row.map(cbor::encode)));
     }
 
     fn refold_note(&mut self, doc: DocId) {
-        let key = [b"note-digest/".as_slice(), &doc.to_bytes()].concat();
+        let key = [NOTE_DIGEST, &doc.to_bytes()].concat();
         let old = self.shelf.get(Table::Meta, &key).and_then(|v| Sum::try_from(v.as_slice()).ok());
         let mut hasher = blake3::Hasher::new();
         hasher.update(&doc.to_bytes());
-        for (author, seq, change) in self.note_changes(doc) {
-            hasher.update(&author.0).update(&seq.to_be_bytes()).update(blake3::hash(&change).as_bytes());
+        let changes = self.note_changes(doc);
+        for (author, seq, change) in &changes {
+            hasher.update(&author.0).update(&seq.to_be_bytes()).update(blake3::hash(change).as_bytes());
         }
-        let new: Sum = *hasher.finalize().as_bytes();
-        self.state.replace(&mut self.shelf, doc, old.as_ref(), Some(&new));
-        self.shelf.put((Table::Meta, key, Some(new.to_vec())));
+        let new: Option<Sum> = (!changes.is_empty()).then(|| *hasher.finalize().as_bytes());
+        self.state.replace(&mut self.shelf, doc, old.as_ref(), new.as_ref());
+        self.shelf.put((Table::Meta, key, new.map(|digest| digest.to_vec())));
     }
 
     /// The roster as its registers fold, and its part in the state hash.
@@ -259,6 +287,7 @@ fn row_of(job: &Job, digest: Sum) -> JobRow {
         owner,
         trace: spec.map(|(_, s)| s.trace).unwrap_or_default(),
         created_ms: spec.map_or(0, |(_, s)| s.created_ms),
+        ended_ms: job.ended_ms(),
         tasks: spec.map_or(0, |(_, s)| s.tasks()),
         done: job.count(JobState::Done),
         title: title.unwrap_or_default().chars().take(TITLE_CHARS_MAX).collect(),

@@ -61,6 +61,9 @@ pub struct JobRow {
     pub trace: TraceId,
     /// When the submitter accepted it, in milliseconds since 1970.
     pub created_ms: u64,
+    /// When its last accepted attempt ended, in milliseconds since 1970; `None` before (see [`crate::job::Job::ended_ms`]).
+    #[serde(default)]
+    pub ended_ms: Option<u64>,
     /// Number of tasks.
     pub tasks: u32,
     /// Tasks that are done.

@@ -177,8 +177,14 @@ pub(crate) async fn set_members(shared: &Shared) {
 pub(crate) async fn pump_net(shared: Arc<Shared>, mut events: mpsc::Receiver<NetEvent>) {
     while let Some(event) = events.recv().await {
         match event {
-            NetEvent::Connected { node, .. } => shared.core.input(Input::Connected(node)),
-            NetEvent::Disconnected { node } => shared.core.input(Input::Disconnected(node)),
+            NetEvent::Connected { node, .. } => {
+                shared.core.input(Input::Connected(node));
+                shared.events.push("peer", serde_json::json!({"node": node, "online": true}));
+            }
+            NetEvent::Disconnected { node } => {
+                shared.core.input(Input::Disconnected(node));
+                shared.events.push("peer", serde_json::json!({"node": node, "online": false}));
+            }
             NetEvent::Message { from, bytes } => shared.core.input(Input::Message { from, bytes }),
             NetEvent::Gossip { via, bytes, id } => {
                 let readable = mesh::msg::Msg::decode(&bytes).is_some();
@@ -210,22 +216,7 @@ pub(crate) async fn pump_net(shared: Arc<Shared>, mut events: mpsc::Receiver<Net
     }
 }
 
-/// Jobs whose change waits for a look at their logs. At the bound a look is left out; the next change brings another.
-const FOLLOWS_MAX: usize = 4_096;
-
-/// Looks after the logs of jobs that changed, apart from the effects, for each look waits for the core.
-async fn pump_follows(shared: Arc<Shared>, mut jobs: mpsc::Receiver<crdt::ids::JobId>) {
-    let mut batch = Vec::new();
-    while jobs.recv_many(&mut batch, FOLLOWS_MAX).await > 0 {
-        batch.sort_unstable();
-        batch.dedup();
-        logs::follow_own(&shared, std::mem::take(&mut batch)).await;
-    }
-}
-
 pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receiver<Effect>) {
-    let (follows, jobs) = mpsc::channel(FOLLOWS_MAX);
-    tokio::spawn(pump_follows(Arc::clone(&shared), jobs));
     while let Some(effect) = effects.recv().await {
         match effect {
             Effect::Send(to, bytes) => {
@@ -259,18 +250,8 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
                     let _ = shared.core.ask(move |core| join::remember(core, node, &known)).await;
                 });
             }
-            Effect::RosterChanged => {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move { set_members(&shared).await });
-            }
-            Effect::Changed(docs) => {
-                for doc in docs {
-                    shared.events.push("changed", serde_json::json!({"doc": doc.to_string()}));
-                    if let Some(job) = doc.as_job() {
-                        let _ = follows.try_send(job);
-                    }
-                }
-            }
+            Effect::RosterChanged => shared.changes.roster(),
+            Effect::Changed(docs) => shared.changes.docs(docs),
             Effect::Misbehaved(node, what) => tracing::warn!(%node, what, "a peer misbehaves"),
             Effect::Reply { .. } => {}
         }

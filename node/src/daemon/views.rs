@@ -72,11 +72,48 @@ pub(super) fn reason(job: &Job) -> Option<String> {
     }
     let attempts = job.attempts(task);
     let (_, exit) = attempts.iter().find(|a| a.id.attempt == accept.attempt)?.report?.2.as_ref()?;
+    why(exit)
+}
+
+/// Why a task did not end with an exit code of its own.
+fn why(exit: &Exit) -> Option<String> {
     match exit {
         Exit::NotStarted(why) => Some(why.clone()),
         Exit::Limit(kind) => Some(format!("it exceeded its {kind} limit")),
         Exit::Timeout => Some("it ran longer than its timeout".into()),
         Exit::Code(_) | Exit::Signal(_) | Exit::Cancelled | Exit::Returned => None,
+    }
+}
+
+/// A register's value for people: bytes as hexadecimal.
+pub(super) fn cbor(value: &[u8]) -> serde_json::Value {
+    crdt::cbor::decode::<ciborium::Value>(value).map_or(serde_json::Value::Null, json)
+}
+
+fn json(value: ciborium::Value) -> serde_json::Value {
+    use ciborium::Value;
+    match value {
+        Value::Integer(number) => {
+            let number = i128::from(number);
+            let small = i64::try_from(number).map(Into::into).or_else(|_| u64::try_from(number).map(Into::into));
+            small.unwrap_or_else(|_| number.to_string().into())
+        }
+        Value::Bytes(bytes) => data_encoding::HEXLOWER.encode(&bytes).into(),
+        Value::Float(number) => number.into(),
+        Value::Text(text) => text.into(),
+        Value::Bool(flag) => flag.into(),
+        Value::Array(items) => items.into_iter().map(json).collect(),
+        Value::Map(entries) => entries.into_iter().map(|(key, value)| (name(json(key)), json(value))).collect(),
+        Value::Tag(_, inner) => json(*inner),
+        _ => serde_json::Value::Null,
+    }
+}
+
+/// A map's key as JSON has it.
+fn name(key: serde_json::Value) -> String {
+    match key {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
     }
 }
 
@@ -134,7 +171,7 @@ pub(super) fn job_view(job: &Job, from: u32, most: u32) -> Option<api::JobView> 
         name: (!spec.name.is_empty()).then(|| spec.name.clone()),
         command: spec.command.clone(),
         created: time(spec.created_ms),
-        ended: None,
+        ended: job.ended_ms().map(time),
         labels: spec.labels.clone(),
         after: spec.after.iter().map(ToString::to_string).collect(),
         priority: job.priority(),
@@ -161,7 +198,7 @@ fn task_view(job: &Job, index: u32) -> api::TaskView {
             ended: ended.map(|(at, _)| time(*at)),
             exit: ended.and_then(|(_, exit)| code(exit)),
             signal,
-            reason: None,
+            reason: ended.and_then(|(_, exit)| why(exit)),
             duplicate: !attempt.award,
             cost_micros: run.map(|r| r.cost_micros),
             checkpoint: run.and_then(|r| r.checkpoint).map(|c| c.number),

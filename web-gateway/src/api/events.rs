@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 pub struct Event {
     /// Grows; the `id` of the server-sent event.
     pub id: u64,
-    /// `job`, `peer`, `member`, `feed`, `note`, `idea`, `status`, or `reset`: read everything again.
+    /// `job`, `peer`, `roster`, `doc` (a notebook or another document), or `reset`: read everything again.
     pub kind: String,
-    /// A row of the kind's list ([`super::JobRow`], [`super::PeerView`], …), or what little names the changed thing.
+    /// What changed: of a job `id`, `state`, `owner`, `tasks`, `done`; of a peer `node`, `online`; of a document `id`.
     #[schema(value_type = Object)]
     pub data: serde_json::Value,
 }

@@ -1,0 +1,40 @@
+//! When a job ended.
+
+use std::collections::BTreeMap;
+
+use super::{Job, fold};
+use crate::doc::TaskRange;
+use crate::ids::NodeId;
+
+impl Job {
+    /// When the last of its accepted attempts ended, by its owner's clock; where no attempt was accepted, when the
+    /// submitter accepted that. Milliseconds since 1970; `None` while the job is not final or nothing was accepted.
+    ///
+    /// Cost: linear in the tasks' reports.
+    #[must_use]
+    pub fn ended_ms(&self) -> Option<u64> {
+        if !self.state()?.is_final() {
+            return None;
+        }
+        let accepts = fold::accepts(self, *self.spec()?.0);
+        let mut accepted: BTreeMap<(u32, NodeId), Vec<TaskRange>> = BTreeMap::new();
+        for (range, accept) in &accepts {
+            if let Some(node) = accept.node {
+                accepted.entry((accept.attempt, node)).or_default().push(*range);
+            }
+        }
+        for ranges in accepted.values_mut() {
+            ranges.sort_unstable();
+        }
+        let ends = self.runs.iter().filter_map(|(claim, run)| {
+            let ranges = accepted.get(&(claim.attempt, claim.owner))?;
+            let counts = |task: u32| {
+                let after = ranges.partition_point(|range| range.start <= task);
+                after.checked_sub(1).is_some_and(|at| ranges[at].contains(task))
+            };
+            let tasks = run.value.tasks.iter().filter(|task| counts(task.0));
+            tasks.filter_map(|task| task.2.as_ref().map(|(at_ms, _)| *at_ms)).max()
+        });
+        ends.max().or_else(|| accepts.iter().map(|(_, accept)| accept.at_ms).max())
+    }
+}

@@ -1,0 +1,170 @@
+//! What a replica tells of its documents, through its public face.
+
+use crdt::SigningKey;
+use crdt::bundle::{Bundle, Change};
+use crdt::doc::{DocId, Key, TaskRange};
+use crdt::ids::{InviteId, JobId, NodeId, NoteId};
+use crdt::job::{Accept, Basis, Claim, Exit, JobSpec, Outcome, RunReport, TaskReport};
+use crdt::notebook::{Notebook, rebuild};
+use crdt::replica::{FoundingWords, Replica};
+use crdt::roster::{Admission, Invite, Revocation, Role};
+use crdt::shelf::{MemoryShelf, Shelf, Table};
+
+const JOB: JobId = JobId([5; 16]);
+const NOTE: NoteId = NoteId([5; 16]);
+
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_bytes(&[n; 32])
+}
+
+fn node(n: u8) -> NodeId {
+    NodeId(key(n).verifying_key().to_bytes())
+}
+
+fn take(replica: &mut Replica<MemoryShelf>, bundle: &Bundle) {
+    let decoded = Bundle::decode(bundle.wire.clone()).expect("sound");
+    replica.ingest(decoded, 1_000);
+}
+
+/// A mesh of the founder (1) and a worker (2), as the founder knows it, and its bundles.
+fn mesh() -> (Replica<MemoryShelf>, Vec<Bundle>) {
+    let words = FoundingWords {
+        mesh_name: "mesh".into(),
+        node_name: "one".into(),
+        recovery: [7; 32],
+        nonce: [8; 16],
+        now_ms: 1_000,
+    };
+    let (mut replica, first, _) = Replica::found(MemoryShelf::default(), &key(1), &words);
+    let invite = key(9);
+    let id = InviteId(invite.verifying_key().to_bytes());
+    let words = Invite { role: Role::Worker, expires_ms: 9_000, uses: 1, person: None };
+    let admission = Admission::sign(replica.mesh(), &key(2), "two", &invite, 1_000);
+    let changes = [
+        Change::register(DocId::ROSTER, &Key::Invite(id), &words),
+        Change::register(DocId::ROSTER, &Key::Member(node(2)), &admission),
+    ];
+    let (second, _) = replica.append(&key(1), 1_000, &changes);
+    (replica, vec![first, second])
+}
+
+fn replica_of(mesh: &Replica<MemoryShelf>, bundles: &[&Bundle]) -> Replica<MemoryShelf> {
+    let mut replica = Replica::begin(MemoryShelf::default(), mesh.mesh(), mesh.founder());
+    bundles.iter().for_each(|bundle| take(&mut replica, bundle));
+    replica
+}
+
+fn spec(replica: &Replica<MemoryShelf>, by: u8) -> JobSpec {
+    let person = replica.roster().person(&node(by)).expect("a member");
+    JobSpec { command: vec!["true".into()], person, created_ms: 1_000, ..JobSpec::default() }
+}
+
+#[test]
+fn documents_of_which_a_revocation_leaves_nothing_leave_no_trace_in_the_state_hash() {
+    let (mut one, bundles) = mesh();
+    let mut two = replica_of(&one, &[&bundles[0], &bundles[1]]);
+    let edit = Notebook::new(NOTE).edit(node(2), "text", 1).expect("an edit").expect("a change");
+    let changes =
+        [Change::register(DocId::job(JOB), &Key::Spec, &spec(&two, 2)), Change::notebook(DocId::note(NOTE), edit)];
+    let (late, _) = two.append(&key(2), 1_000, &changes);
+    let before = one.state_hash();
+    take(&mut one, &late);
+    assert_ne!(one.state_hash(), before);
+    let cut = Revocation { last_seq: 0, last_hash: crdt::ids::BundleHash::ZERO, reason: String::new(), recovery: None };
+    let (revoked, _) = one.append(&key(1), 1_000, &[Change::register(DocId::ROSTER, &Key::Revoke(node(2)), &cut)]);
+    let other = replica_of(&one, &[&bundles[0], &bundles[1], &revoked, &late]);
+    assert_eq!(one.feeds(), other.feeds());
+    assert_eq!(one.state_hash(), other.state_hash());
+    let never = replica_of(&one, &[&bundles[0], &bundles[1], &revoked]);
+    assert_eq!(one.state_hash(), never.state_hash());
+}
+
+#[test]
+fn a_job_ended_when_its_accepted_attempt_did_and_else_when_that_was_accepted() {
+    let (mut one, bundles) = mesh();
+    let mut two = replica_of(&one, &[&bundles[0], &bundles[1]]);
+    let (doc, range) = (DocId::job(JOB), TaskRange { start: 0, end: 1 });
+    let (submitted, _) = one.append(&key(1), 1_000, &[Change::register(doc, &Key::Spec, &spec(&one, 1))]);
+    take(&mut two, &submitted);
+    let claim = Claim {
+        bid_micros: 1,
+        price_micros_per_hour: 0,
+        seen: Vec::new(),
+        watchers: vec![node(1)],
+        basis: Basis::First,
+        start_by_ms: 1_000,
+        at_ms: 1_010,
+    };
+    let run = RunReport {
+        tasks: vec![TaskReport(0, 1_020, Some((1_050, Exit::Code(0))))],
+        ended: true,
+        ..RunReport::default()
+    };
+    let changes =
+        [Change::register(doc, &Key::Claim(1, range), &claim), Change::register(doc, &Key::Run(1, range), &run)];
+    let (ran, _) = two.append(&key(2), 1_000, &changes);
+    take(&mut one, &ran);
+    assert_eq!(one.job_row(JOB).expect("a row").ended_ms, None);
+    let accept = |outcome, attempt, node| Accept {
+        outcome,
+        attempt,
+        node,
+        because: None,
+        at_risk: false,
+        reason: String::new(),
+        at_ms: 1_900,
+    };
+    let accepted = Change::register(doc, &Key::Accept(range), &accept(Outcome::Done, 1, Some(node(2))));
+    one.append(&key(1), 2_000, &[accepted]);
+    assert_eq!(one.job_row(JOB).expect("a row").ended_ms, Some(1_050));
+    assert_eq!(one.written_ms(node(1), 4), Some(2_000));
+
+    let other = JobId([6; 16]);
+    let changes = [
+        Change::register(DocId::job(other), &Key::Spec, &spec(&one, 1)),
+        Change::register(DocId::job(other), &Key::Accept(range), &accept(Outcome::Cancelled, 0, None)),
+    ];
+    one.append(&key(1), 2_000, &changes);
+    assert_eq!(one.job_row(other).expect("a row").ended_ms, Some(1_900));
+}
+
+#[test]
+fn a_job_whose_claim_came_before_its_spec_is_listed() {
+    let (mut one, bundles) = mesh();
+    let mut two = replica_of(&one, &[&bundles[0], &bundles[1]]);
+    let (doc, range) = (DocId::job(JOB), TaskRange { start: 0, end: 1 });
+    let (submitted, _) = one.append(&key(1), 1_000, &[Change::register(doc, &Key::Spec, &spec(&one, 1))]);
+    take(&mut two, &submitted);
+    let (ran, _) = two.append(&key(2), 1_000, &[Change::register(doc, &Key::Run(1, range), &RunReport::default())]);
+    let late = replica_of(&one, &[&bundles[0], &bundles[1], &ran, &submitted]);
+    let listed = |replica: &Replica<MemoryShelf>| replica.shelf().scan_back(Table::JobsByTime, &[], 9);
+    assert_eq!(listed(&late), listed(&two));
+    assert_eq!(listed(&late).len(), 1);
+    assert_eq!(late.state_hash(), two.state_hash());
+}
+
+#[test]
+fn a_notebook_is_listed_and_rebuilt_from_the_feeds_that_count() {
+    let (mut one, bundles) = mesh();
+    let mut two = replica_of(&one, &[&bundles[0], &bundles[1]]);
+    assert_eq!(one.notes(), []);
+    for (replica, n, text) in [(&mut one, 1, "milk\n"), (&mut two, 2, "bread\n")] {
+        let edit = Notebook::new(NOTE).edit(node(n), text, 1).expect("an edit").expect("a change");
+        let (bundle, _) = replica.append(&key(n), 1_000, &[Change::notebook(DocId::note(NOTE), edit)]);
+        drop(bundle);
+    }
+    let theirs = two.bundles(node(2), 1, 9);
+    let ours = one.bundles(node(1), 3, 9);
+    for (replica, wires) in [(&mut one, theirs), (&mut two, ours)] {
+        for wire in wires {
+            replica.ingest(Bundle::decode(wire).expect("sound"), 1_000);
+        }
+    }
+    assert_eq!((one.notes(), one.state_hash()), (vec![NOTE], two.state_hash()));
+    let text = |replica: &Replica<MemoryShelf>| {
+        let changes = replica.note_changes(DocId::note(NOTE)).into_iter().map(|(author, _, bytes)| (author, bytes));
+        rebuild(NOTE, changes).notebook.text()
+    };
+    assert_eq!(text(&one), text(&two));
+    assert!(text(&one).contains("milk\n") && text(&one).contains("bread\n"));
+}

@@ -1,0 +1,287 @@
+//! Jobs: submitting, listing, showing, ending them.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ::mesh::{Command, Refusal};
+use crdt::ids::{BlobHash, JobId, NodeId, TraceId};
+use crdt::job::{Job, JobSpec, job_id_of_key};
+use crdt::shelf::{Shelf, Table};
+use web_gateway::api::*;
+
+use super::{Api, internal, not_built, refusal, stopping};
+use crate::daemon::driver::NodeCore;
+use crate::daemon::{logs, now_ms, random, views};
+use crate::tree::Manifest;
+
+/// Most rows of a page.
+const ROSTER_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+const ROSTER_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+const JOBS_PAGE: usize = 1_000;
+/// Most tasks that are shown at once.
+const TASKS_WINDOW: u32 = 10_000;
+
+pub(super) async fn jobs(api: &Api, query: JobsQuery) -> Result<Page<JobRow>, ApiError> {
+    api.ask(move |core| {
+        let most = query.limit.map_or(JOBS_PAGE, |l| l as usize).clamp(1, JOBS_PAGE);
+        let before = query.cursor.and_then(|c| data_encoding::HEXLOWER.decode(c.as_bytes()).ok()).unwrap_or_default();
+        let rows = core.replica().shelf().scan_back(Table::JobsByTime, &before, most);
+        let next =
+            (rows.len() == most).then(|| rows.last().map(|(key, _)| data_encoding::HEXLOWER.encode(key))).flatten();
+        let ids = rows.into_iter().filter_map(|(key, _)| Some(JobId(key.get(8..)?.try_into().ok()?)));
+        let items = ids.collect::<Vec<_>>().into_iter().filter_map(|id| job_row(core, id));
+        let items = items.filter(|row| query.state.is_none_or(|s| s == row.state));
+        let items = items.filter(|row| query.submitter.as_ref().is_none_or(|s| row.submitter.starts_with(s))).collect();
+        Page { items, next }
+    })
+    .await
+}
+
+pub(super) async fn job(api: &Api, id: &str, query: JobQuery) -> Result<JobView, ApiError> {
+    let id = job_id(api, id).await?;
+    let view = api.ask(move |core| {
+        let job = core.replica_mut().job(id)?;
+        views::job_view(job, query.tasks_from.unwrap_or(0), query.tasks_max.unwrap_or(TASKS_WINDOW))
+    });
+    view.await?.ok_or_else(|| ApiError::NotFound(format!("job {id} is not wholly known here yet; try again")))
+}
+
+pub(super) async fn explain(api: &Api, id: &str) -> Result<Explain, ApiError> {
+    let id = job_id(api, id).await?;
+    let explained = api.ask(move |core| {
+        let explanation = core.explain(id)?;
+        let job = core.replica_mut().job(id)?;
+        let winner = job.attempts(0).iter().rev().find(|a| a.award).map(|a| a.id.owner);
+        let offers = explanation.offers.into_iter().map(|offer| ExplainOffer {
+            node: offer.node.to_string(),
+            name: offer.name,
+            fits: offer.lacks.is_empty(),
+            bid_micros: offer.bid_micros,
+            rank: None,
+            detail: None,
+            codes: offer.lacks.iter().map(|l| format!("{l:?}").to_lowercase()).collect(),
+            lacks: offer.lacks.iter().map(ToString::to_string).collect(),
+            won: winner == Some(offer.node),
+        });
+        let offers = offers.collect();
+        Some(Explain {
+            id: id.to_string(),
+            state: views::state(job.state()?),
+            summary: explanation.summary,
+            reasons: Vec::new(),
+            offers,
+        })
+    });
+    explained.await?.ok_or_else(|| ApiError::NotFound(format!("job {id} is not wholly known here yet; try again")))
+}
+
+pub(super) async fn submit(api: &Api, jobs: Vec<PlannedJob>) -> Result<Vec<Submitted>, ApiError> {
+    let (mut ids, mut specs) = (Vec::new(), Vec::new());
+    for planned in &jobs {
+        let known = ids.clone();
+        specs.push(spec(api, planned, &known, &mut ids).await?);
+    }
+    submit_specs(api, specs).await
+}
+
+pub(super) async fn cancel(api: &Api, id: &str) -> Result<Cancelled, ApiError> {
+    let id = job_id(api, id).await?;
+    let answer = api.0.core.command(Command::Cancel(id)).await.ok_or_else(stopping)?;
+    let durable_on = match answer {
+        Ok(ack) => ack.durable_on,
+        Err(Refusal::Over(..)) => 1,
+        Err(other) => return Err(refusal(other)),
+    };
+    let state = api.ask(move |core| core.replica_mut().job(id).and_then(Job::state)).await?;
+    let state = state.map_or(JobState::Cancelled, views::state);
+    Ok(Cancelled { job: id.to_string(), state, durable_on })
+}
+
+pub(super) async fn retry(api: &Api, id: &str) -> Result<Submitted, ApiError> {
+    let id = job_id(api, id).await?;
+    let old = api.ask(move |core| {
+        let job = core.replica_mut().job(id)?;
+        let over = job.state().is_some_and(crdt::job::JobState::is_final);
+        job.spec().map(|(_, spec)| (over, (**spec).clone()))
+    });
+    let (over, spec) = old.await?.ok_or_else(|| ApiError::NotFound(format!("job {id} is not known here")))?;
+    if !over {
+        return Err(ApiError::Conflict(format!("job {id} is not over; cancel it first (`v6 job cancel {id}`)")));
+    }
+    let fresh = || random().map_err(internal);
+    let spec = JobSpec { key: None, trace: TraceId(fresh()?), created_ms: now_ms(), ..spec };
+    let submitted = submit_specs(api, vec![(JobId(fresh()?), spec)]).await?;
+    submitted.into_iter().next().ok_or_else(stopping)
+}
+
+pub(super) async fn logs(api: &Api, id: &str, query: LogQuery) -> Result<Items<LogItem>, ApiError> {
+    let id = job_id(api, id).await?;
+    Ok(logs::stream(Arc::clone(&api.0), id, query))
+}
+
+/// Finds a job by its id or an unambiguous prefix.
+pub(super) fn find_job(core: &NodeCore, word: &str) -> Result<JobId, ApiError> {
+    if let Ok(id) = JobId::from_str(word) {
+        return Ok(id);
+    }
+    let valid = word.len() >= 2 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let whole = data_encoding::HEXLOWER.decode(word.get(..word.len() & !1).unwrap_or("").to_lowercase().as_bytes());
+    let (true, Ok(prefix)) = (valid, whole) else {
+        return Err(ApiError::NotFound(format!("no job {word:?}: ids are listed by `v6 jobs`")));
+    };
+    let rows = core.replica().shelf().scan(Table::Jobs, &prefix, &prefix, JOBS_PAGE);
+    let mut found = rows
+        .into_iter()
+        .filter_map(|(key, _)| Some(JobId(key.try_into().ok()?)))
+        .filter(|id| id.to_string().starts_with(&word.to_lowercase()));
+    match (found.next(), found.next()) {
+        (Some(id), None) => Ok(id),
+        (Some(_), Some(_)) => {
+            Err(ApiError::Ambiguous(format!("several jobs begin with {word:?}: write more of the id")))
+        }
+        (None, _) => Err(ApiError::NotFound(format!("no job {word:?}: ids are listed by `v6 jobs`"))),
+    }
+}
+
+/// The id of a job that is known here.
+pub(super) async fn job_id(api: &Api, word: &str) -> Result<JobId, ApiError> {
+    let word = word.to_owned();
+    api.ask(move |core| {
+        let id = find_job(core, &word)?;
+        core.replica_mut()
+            .job(id)
+            .map(|job| job.id)
+            .ok_or_else(|| ApiError::NotFound(format!("no job {word} is known here")))
+    })
+    .await?
+}
+
+/// The person of this node; a node that has just joined or lost its store waits for the roster to arrive.
+async fn person(api: &Api, me: NodeId) -> Result<crdt::ids::PersonId, ApiError> {
+    let deadline = tokio::time::Instant::now() + ROSTER_WAIT;
+    loop {
+        if let Some(person) = api.ask(move |core| core.replica().roster().person(&me)).await? {
+            return Ok(person);
+        }
+        if tokio::time::Instant::now() >= deadline {
+            let text = "this node does not know its mesh yet: no member is reachable; see `v6 peers` and `v6 doctor`";
+            return Err(ApiError::NotReady(text.into()));
+        }
+        tokio::time::sleep(ROSTER_LOOK).await;
+    }
+}
+
+/// The spec of a planned job; `ids` are those of the jobs before it, `names` gets its own.
+async fn spec(
+    api: &Api,
+    planned: &PlannedJob,
+    ids: &[JobId],
+    names: &mut Vec<JobId>,
+) -> Result<(JobId, JobSpec), ApiError> {
+    let request = &planned.request;
+    if request.at_most_once {
+        return Err(not_built("at-most-once"));
+    }
+    let me = api.0.me;
+    let person = person(api, me).await?;
+    let mut after = Vec::new();
+    for word in &request.after {
+        after.push(job_id(api, word).await?);
+    }
+    after.extend(planned.after_earlier.iter().filter_map(|at| ids.get(*at).copied()));
+    let (input, input_manifest_bytes, input_bytes) = input(api, request.input.as_deref()).await?;
+    let id = match &request.key {
+        Some(key) => job_id_of_key(person, key),
+        None => JobId(random().map_err(internal)?),
+    };
+    names.push(id);
+    let spec = JobSpec {
+        command: request.command.clone(),
+        name: request.name.clone().unwrap_or_default(),
+        input,
+        input_bytes,
+        input_manifest_bytes,
+        outputs: request.outputs.clone(),
+        labels: request.labels.clone(),
+        env: request.env.clone(),
+        timeout_ms: request.timeout_ms.unwrap_or(0),
+        retries: request.retries,
+        array: request.array.unwrap_or(0),
+        after,
+        key: request.key.clone(),
+        priority: request.priority,
+        value: request.value_micros,
+        max_price: request.max_price_micros_per_hour,
+        cores: request.cores.unwrap_or(0),
+        memory_bytes: request.memory_bytes.unwrap_or(0),
+        os: request.os.clone(),
+        region: request.region.clone(),
+        network: request.network,
+        person,
+        trace: TraceId(random().map_err(internal)?),
+        created_ms: now_ms(),
+    };
+    Ok((id, spec))
+}
+
+/// Hash of an input tree, bytes of its manifest, bytes of its files.
+async fn input(api: &Api, tree: Option<&str>) -> Result<(Option<BlobHash>, u64, u64), ApiError> {
+    let Some(tree) = tree else { return Ok((None, 0, 0)) };
+    let hash: BlobHash =
+        tree.parse().map_err(|_| ApiError::BadRequest(format!("input {tree:?} is no hash of a tree")))?;
+    let blobs = &api.0.blobs;
+    let blob = blobs
+        .resolve(&hash)
+        .ok_or_else(|| ApiError::NotFound(format!("the input tree {tree} is not here: upload it first")))?;
+    let bytes = blobs.read_all(&blob, blob.size).await.map_err(internal)?;
+    let manifest = Manifest::decode(&bytes).map_err(|e| ApiError::BadRequest(e.to_string()))?;
+    Ok((Some(hash), blob.size, manifest.size_bytes()))
+}
+
+async fn submit_specs(api: &Api, jobs: Vec<(JobId, JobSpec)>) -> Result<Vec<Submitted>, ApiError> {
+    let ids: Vec<(JobId, TraceId, String)> =
+        jobs.iter().map(|(id, spec)| (*id, spec.trace, spec.name.clone())).collect();
+    let ack = api.command(Command::Submit(jobs)).await?;
+    let wanted: Vec<JobId> = ids.iter().map(|(id, ..)| *id).collect();
+    let traces = api
+        .ask(move |core| {
+            wanted
+                .iter()
+                .map(|id| core.replica_mut().job(*id).and_then(|j| j.spec()).map(|(_, s)| s.trace))
+                .collect::<Vec<_>>()
+        })
+        .await?;
+    let mut warnings = ack.warnings.into_iter();
+    Ok(ids
+        .into_iter()
+        .zip(traces)
+        .map(|((id, trace, name), known)| Submitted {
+            job: id.to_string(),
+            trace: known.unwrap_or(trace).to_string(),
+            durable_on: ack.durable_on,
+            warning: warnings.next().flatten(),
+            name: (!name.is_empty()).then_some(name),
+        })
+        .collect())
+}
+
+/// A job's line in lists.
+pub(super) fn job_row(core: &mut NodeCore, id: JobId) -> Option<JobRow> {
+    let row = core.replica().job_row(id)?;
+    let state = row.state()?;
+    let spec = core.replica().cached_job(&id).and_then(|job| job.spec()).map(|(_, spec)| spec);
+    let (command, name) = spec.map(|spec| (spec.command.clone(), spec.name.clone())).unzip();
+    Some(JobRow {
+        id: id.to_string(),
+        state: views::state(state),
+        trace: row.trace.to_string(),
+        submitter: row.submitter?.to_string(),
+        owner: row.owner.map(|o| o.to_string()),
+        created: views::time(row.created_ms),
+        ended: row.ended_ms.map(views::time),
+        tasks: row.tasks,
+        done: row.done,
+        name: name.filter(|name| !name.is_empty()),
+        command: command.unwrap_or_else(|| vec![row.title]),
+    })
+}
