@@ -182,9 +182,15 @@ impl Bundle {
         if wire.len() > BUNDLE_BYTES_MAX {
             return Err(BundleError::TooLarge(wire.len()));
         }
-        let WireBundle(header_bytes, signature, raw_bodies) =
+        let parts: WireBundle =
             ciborium::de::from_reader_with_recursion_limit(&wire[..], crate::limits::CBOR_DEPTH_MAX)
                 .map_err(|e| BundleError::Format(e.to_string()))?;
+        let mut again = Vec::with_capacity(wire.len());
+        ciborium::into_writer(&parts, &mut again).expect("writing to memory");
+        if again != wire {
+            return Err(BundleError::Format("not in canonical form".into()));
+        }
+        let WireBundle(header_bytes, signature, raw_bodies) = parts;
         let header = Header::decode(&header_bytes)?;
         if raw_bodies.len() != header.changes.len() {
             return Err(BundleError::Format("bodies and changes differ in number".into()));

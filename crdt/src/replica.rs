@@ -52,6 +52,8 @@ pub enum Ingest {
     ForeignMesh,
     /// Its author is frozen before this place.
     Frozen,
+    /// Bodies were left out of it: whoever passed it on is to send it whole.
+    Incomplete,
 }
 
 /// What changed by an ingested bundle.
@@ -186,6 +188,9 @@ impl<S: Shelf> Replica<S> {
         let founding = header.seq == 1 && header.mesh == MeshId::ZERO && bundle.hash.0 == self.mesh.0;
         if header.mesh != self.mesh && !founding {
             return Ingest::ForeignMesh;
+        }
+        if bundle.bodies.contains(&Body::Pruned) {
+            return Ingest::Incomplete;
         }
         if header.hlc >> 16 <= wall_ms + CLOCK_AHEAD_MS_MAX {
             self.hlc = self.hlc.max(header.hlc);

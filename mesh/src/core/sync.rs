@@ -264,6 +264,7 @@ impl<S: Shelf> Core<S> {
                     self.send(from, &Msg::Want { author, from_seq: at_seq }, out);
                 }
                 Ingest::Forked(proof) => self.spread_fork(&proof, out),
+                Ingest::Incomplete => out.push(Effect::Misbehaved(from, "a bundle without its bodies")),
                 Ingest::ForeignMesh => out.push(Effect::Misbehaved(from, "a bundle of another mesh")),
             }
         }
