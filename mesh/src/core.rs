@@ -84,6 +84,8 @@ struct Held {
     phase: Phase,
     report: crdt::job::RunReport,
     reported_at: Time,
+    /// When the report is to be written again.
+    report_due: Option<Time>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -318,6 +320,7 @@ impl<S: Shelf> Core<S> {
         self.tick_calls(now, out);
         self.tick_called(now, out);
         self.tick_draw(now);
+        self.tick_reports(now);
         self.start_waiting(now, out);
         self.flush_if_due(now, out);
         self.settle_dirty(now, out);

@@ -19,6 +19,8 @@ use crate::time::Now;
 
 /// Interval in which a claim of several tasks reports its progress.
 const REPORT_EVERY_MS: u64 = 500;
+/// Time that a report of a start or an end waits for what follows at once: short tasks are reported once.
+const REPORT_SHORT_MS: u64 = 15;
 
 impl<S: Shelf> Core<S> {
     #[allow(clippy::too_many_arguments, reason = "the fields of one message")]
@@ -155,6 +157,7 @@ impl<S: Shelf> Core<S> {
             phase: Phase::Waiting,
             report: RunReport::default(),
             reported_at: now.mono,
+            report_due: None,
         };
         self.held.insert((id, claim_id), held);
     }
@@ -203,7 +206,7 @@ impl<S: Shelf> Core<S> {
             held.report.tasks.push(TaskReport(task, at_ms, None));
         }
         let first = held.report.tasks.len() == 1;
-        self.report(now, job, claim, first);
+        self.report_within(now, job, claim, if first { REPORT_SHORT_MS } else { REPORT_EVERY_MS });
     }
 
     pub(super) fn on_exited(
@@ -225,7 +228,7 @@ impl<S: Shelf> Core<S> {
         if let Some((_, spec)) = self.replica.cached_job(&job).and_then(|j| j.spec()) {
             self.durations.learn(&spec.clone(), at_ms.saturating_sub(started_ms).max(1) * 1_000);
         }
-        self.report(now, job, claim, single);
+        self.report_within(now, job, claim, if single { REPORT_SHORT_MS } else { REPORT_EVERY_MS });
     }
 
     pub(super) fn on_progress(
@@ -243,7 +246,7 @@ impl<S: Shelf> Core<S> {
             held.report.checkpoint = checkpoint;
         }
         held.report.holders = holders;
-        self.report(now, job, claim, true);
+        self.report_within(now, job, claim, 0);
     }
 
     pub(super) fn on_ended(&mut self, now: Now, job: JobId, claim: ClaimId, log: Option<LogRef>, cost_micros: u64) {
@@ -261,14 +264,37 @@ impl<S: Shelf> Core<S> {
         self.slot_freed = true;
     }
 
-    fn report(&mut self, now: Now, job: JobId, claim: ClaimId, at_once: bool) {
-        let Some(held) = self.held.get_mut(&(job, claim)) else { return };
-        if !at_once && held.reported_at.plus_ms(REPORT_EVERY_MS) > now.mono {
-            return;
+    /// Has the report written again within this time: what follows until then goes with it.
+    fn report_within(&mut self, now: Now, job: JobId, claim: ClaimId, within_ms: u64) {
+        if let Some(held) = self.held.get_mut(&(job, claim)) {
+            let at = match within_ms {
+                REPORT_EVERY_MS => held.reported_at.plus_ms(REPORT_EVERY_MS).max(now.mono),
+                other => now.mono.plus_ms(other),
+            };
+            held.report_due = Some(held.report_due.map_or(at, |due| due.min(at)));
         }
-        held.reported_at = now.mono;
-        let report = held.report.clone();
-        self.write(DocId::job(job), &Key::Run(claim.attempt, claim.range), &report);
+    }
+
+    /// Writes the reports that are due.
+    pub(super) fn tick_reports(&mut self, now: Now) {
+        let (mut due, mut next) = (Vec::new(), None);
+        for (key, held) in &mut self.held {
+            match held.report_due {
+                Some(at) if at <= now.mono => {
+                    held.report_due = None;
+                    held.reported_at = now.mono;
+                    due.push((*key, held.report.clone()));
+                }
+                Some(at) => next = Some(next.map_or(at, |n: crate::time::Time| n.min(at))),
+                None => {}
+            }
+        }
+        for ((job, claim), report) in due {
+            self.write(DocId::job(job), &Key::Run(claim.attempt, claim.range), &report);
+        }
+        if let Some(at) = next {
+            self.wake_at(at);
+        }
     }
 
     /// Gives up claims of ours of one job that are cancelled, accepted elsewhere, or lost to a better claim; and what an

@@ -92,13 +92,16 @@ pub(super) async fn run(shared: Arc<Shared>, work: Work) {
     shared.cells.lock().insert(key, kill);
     let name = format!("{}-{}-{}", work.job, work.claim.attempt, work.claim.range.start);
     let dir = work_dir(&shared.options.data_dir).join(name);
-    let price = shared.core.ask(|core| core.offer().price_micros_per_hour).await.unwrap_or(0);
+    let price = shared.options.price_micros_per_hour.unwrap_or(0);
+    let has_files = !work.spec.outputs.is_empty();
     let (mut log, mut ran_ms) = (None, 0);
     match start(&shared, work, &dir).await {
         Ok((run, outputs)) => (log, ran_ms) = run.carry_out(outputs, kills).await,
         Err((work, error)) => not_started(&shared, &work, 0, &format!("{error:#}")),
     }
-    drop(shared.blobs.sync().await);
+    if has_files || matches!(log, Some(LogRef::Blob(..))) {
+        drop(shared.blobs.sync().await);
+    }
     let cost_micros = price.saturating_mul(ran_ms) / 3_600_000;
     shared.core.input(Input::Ended { job: key.0, claim: key.1, log, cost_micros });
     shared.cells.lock().remove(&key);
