@@ -141,7 +141,7 @@ fn run(mut core: NodeCore, messages: &std_mpsc::Receiver<Message>, effects: &mps
             }
         }
         if let Some(done) = stopped {
-            drop(done.send(()));
+            let _ = done.send(());
             return;
         }
     }

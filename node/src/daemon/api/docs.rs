@@ -136,7 +136,9 @@ fn registers(core: &mut NodeCore, doc: DocId) -> Vec<RegisterView> {
         ignored: ignored(core, doc, author, &key, seq).map(str::to_owned),
         key: key.to_string(),
     });
-    views.collect()
+    let mut views: Vec<RegisterView> = views.collect();
+    views.sort_by(|a, b| (&a.key, &a.author).cmp(&(&b.key, &b.author)));
+    views
 }
 
 /// Why the fold leaves a register out, where that can be told from the register alone.
