@@ -92,6 +92,7 @@ pub(super) fn cbor(value: &[u8]) -> serde_json::Value {
 
 fn json(value: ciborium::Value) -> serde_json::Value {
     use ciborium::Value;
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the enum may grow")]
     match value {
         Value::Integer(number) => {
             let number = i128::from(number);
@@ -111,10 +112,7 @@ fn json(value: ciborium::Value) -> serde_json::Value {
 
 /// A map's key as JSON has it.
 fn name(key: serde_json::Value) -> String {
-    match key {
-        serde_json::Value::String(text) => text,
-        other => other.to_string(),
-    }
+    if let serde_json::Value::String(text) = key { text } else { key.to_string() }
 }
 
 /// The state's name in the API.

@@ -148,6 +148,7 @@ fn ignored(core: &mut NodeCore, doc: DocId, author: NodeId, key: &Key, seq: u64)
     }
     let job = core.replica_mut().job(doc.as_job()?)?;
     let submitter = job.spec().map(|(node, _)| *node);
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the other keys have no such rule")]
     match key {
         Key::Spec if submitter != Some(author) => Some("another spec counts, or its author may not submit"),
         Key::Claim(attempt, range) => {
