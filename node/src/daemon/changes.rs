@@ -62,6 +62,7 @@ pub(super) async fn pump(shared: Arc<Shared>) {
         let Gathered { docs, roster, lost } = std::mem::take(&mut *shared.changes.gathered());
         if roster {
             driver::set_members(&shared).await;
+            shared.events.push("roster", json!({}));
         }
         if lost {
             shared.events.push(RESET, serde_json::Value::Null);
@@ -70,8 +71,10 @@ pub(super) async fn pump(shared: Arc<Shared>) {
         for doc in docs {
             match doc.kind {
                 DocKind::Job => jobs.push(JobId(doc.id)),
-                DocKind::Roster => drop(shared.events.push("roster", json!({}))),
-                DocKind::Note | DocKind::Feed => drop(shared.events.push("doc", json!({"id": doc.to_string()}))),
+                DocKind::Roster => {}
+                DocKind::Note | DocKind::Feed => {
+                    shared.events.push("doc", json!({"id": doc.to_string()}));
+                }
             }
         }
         for some in jobs.chunks(JOBS_PER_QUESTION) {

@@ -21,6 +21,8 @@ use crate::store::RedbShelf;
 
 /// Peers whose addresses are remembered.
 const PEERS_MAX: usize = 2_000;
+/// Addresses that are remembered of one peer. More: the one heard longest ago is forgotten.
+const ADDRS_MAX: usize = 16;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct JoinRequest {
@@ -137,10 +139,26 @@ fn check(core: &NodeCore, request: &JoinRequest) -> Result<bool, String> {
     Ok(false)
 }
 
-/// Remembers where a member was reached.
+/// Remembers where a member is reached, beside where it was before.
 pub(super) fn remember(core: &mut NodeCore, node: NodeId, addrs: &[Multiaddr]) {
-    let addrs: Vec<String> = addrs.iter().map(ToString::to_string).collect();
-    core.replica_mut().shelf_mut().put((Table::Peers, node.0.to_vec(), Some(cbor::encode(&addrs))));
+    let shelf = core.replica_mut().shelf_mut();
+    let known: Vec<String> =
+        shelf.get(Table::Peers, &node.0).and_then(|row| cbor::decode(&row).ok()).unwrap_or_default();
+    let merged = newest_first(addrs.iter().map(ToString::to_string), &known);
+    if merged != known {
+        shelf.put((Table::Peers, node.0.to_vec(), Some(cbor::encode(&merged))));
+    }
+}
+
+/// What was heard now, then what was known: nobody tells all addresses each time.
+fn newest_first(heard: impl Iterator<Item = String>, known: &[String]) -> Vec<String> {
+    let mut merged: Vec<String> = Vec::new();
+    for addr in heard.chain(known.iter().cloned()) {
+        if merged.len() < ADDRS_MAX && !merged.contains(&addr) {
+            merged.push(addr);
+        }
+    }
+    merged
 }
 
 /// Members with the addresses where they were reached before.
@@ -152,4 +170,19 @@ pub(super) fn known_peers(replica: &Replica<RedbShelf>) -> Vec<(NodeId, Vec<Mult
             Some((NodeId(node.try_into().ok()?), addrs.iter().filter_map(|a| a.parse().ok()).collect()))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_not_forgotten_because_another_or_none_is_heard() {
+        let known = ["a".to_owned(), "b".to_owned()];
+        let heard = |words: &[&str]| newest_first(words.iter().map(ToString::to_string), &known);
+        assert_eq!(heard(&[]), known);
+        assert_eq!(heard(&["c", "b"]), ["c", "b", "a"]);
+        let many: Vec<String> = (0..99).map(|n| n.to_string()).collect();
+        assert_eq!(newest_first(many.into_iter(), &known).len(), ADDRS_MAX);
+    }
 }

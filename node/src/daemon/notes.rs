@@ -87,6 +87,7 @@ fn change_hash(text: &str) -> Result<ChangeHash, ApiError> {
 #[allow(clippy::wildcard_enum_match_arm, reason = "what is not named gets the same answer, also when kinds are added")]
 fn refused(refusal: EditRefusal) -> ApiError {
     let text = refusal.to_string();
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the enum may grow; the rest is a defect of ours")]
     match refusal {
         EditRefusal::TextTooLong { .. } | EditRefusal::TooMuchAtOnce { .. } => ApiError::TooLarge(text),
         EditRefusal::UnknownBase | EditRefusal::WriterFull => ApiError::Conflict(text),

@@ -93,6 +93,7 @@ pub(super) fn cbor(value: &[u8]) -> serde_json::Value {
 #[allow(clippy::wildcard_enum_match_arm, reason = "what is not named gets the same answer, also when kinds are added")]
 fn json(value: ciborium::Value) -> serde_json::Value {
     use ciborium::Value;
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the enum may grow")]
     match value {
         Value::Integer(number) => {
             let number = i128::from(number);

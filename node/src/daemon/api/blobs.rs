@@ -53,8 +53,9 @@ pub(super) async fn artifact(api: &Api, key: ArtifactKey, range: Option<ByteRang
     Ok(body(api, blob, range))
 }
 
-pub(super) fn missing(api: &Api, hashes: Vec<BlobHash>) -> Vec<BlobHash> {
-    hashes.into_iter().filter(|hash| api.0.blobs.resolve(hash).is_none()).collect()
+pub(super) fn missing(api: &Api, mut hashes: Vec<BlobHash>) -> Vec<BlobHash> {
+    hashes.retain(|hash| api.0.blobs.resolve(hash).is_none());
+    hashes
 }
 
 pub(super) async fn put_blob(
@@ -103,9 +104,9 @@ pub(super) async fn put_tree(api: &Api, manifest: Bytes) -> Result<TreeAdded, Ap
     Ok(TreeAdded { tree: blob.hash.to_string(), missing })
 }
 
-pub(super) fn blobs(api: &Api, query: BlobsQuery) -> Page<BlobRow> {
+pub(super) fn blobs(api: &Api, query: &BlobsQuery) -> Page<BlobRow> {
     let most = query.limit.map_or(BLOBS_PAGE, |l| l as usize).clamp(1, BLOBS_PAGE);
-    let rows = api.0.blobs.list(query.cursor.and_then(|c| c.parse().ok()), most);
+    let rows = api.0.blobs.list(query.cursor.as_ref().and_then(|c| c.parse().ok()), most);
     let items: Vec<BlobRow> = rows
         .into_iter()
         .map(|info| BlobRow {

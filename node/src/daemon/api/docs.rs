@@ -136,7 +136,9 @@ fn registers(core: &mut NodeCore, doc: DocId) -> Vec<RegisterView> {
         ignored: ignored(core, doc, author, &key, seq).map(str::to_owned),
         key: key.to_string(),
     });
-    views.collect()
+    let mut views: Vec<RegisterView> = views.collect();
+    views.sort_by(|a, b| (&a.key, &a.author).cmp(&(&b.key, &b.author)));
+    views
 }
 
 /// Why the fold leaves a register out, where that can be told from the register alone.
@@ -147,6 +149,7 @@ fn ignored(core: &mut NodeCore, doc: DocId, author: NodeId, key: &Key, seq: u64)
     }
     let job = core.replica_mut().job(doc.as_job()?)?;
     let submitter = job.spec().map(|(node, _)| *node);
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the other keys have no such rule")]
     match key {
         Key::Spec if submitter != Some(author) => Some("another spec counts, or its author may not submit"),
         Key::Claim(attempt, range) => {

@@ -138,6 +138,7 @@ fn steps_of(core: &mut NodeCore, id: JobId) -> Vec<Timed> {
         job.claims().contains_key(&claim) && !job.is_void(&claim)
     };
     for (author, key, seq, value) in registers {
+        #[allow(clippy::wildcard_enum_match_arm, reason = "the other keys are no steps")]
         match key {
             Key::Spec if submitter == Some(author) => {
                 let Ok(spec) = cbor::decode::<JobSpec>(&value) else { continue };
