@@ -141,7 +141,6 @@ fn a_killed_workers_files_stay_and_the_next_attempt_goes_on_from_its_checkpoint(
         Node::up(root.path(), "gamma", &["--slots", "1", "--join", &ticket]),
     ];
     alpha.wait_peers(2);
-    workers.iter().for_each(|worker| worker.wait_peers(2));
     let script = "mkdir out\n\
         if [ -n \"$V6_RESUME_DIR\" ]; then cat \"$V6_RESUME_DIR/deep/state\" > out/b; exit; fi\n\
         echo one > out/a\n\
