@@ -54,7 +54,7 @@ async fn apply(shared: &Shared, read: Result<AcceptFile, AcceptError>) -> String
         let found = file.map(|file| resolve(&file, core.replica().roster(), me, sandbox));
         let (accepts, unknown) = found.unwrap_or_else(|| (offer.accepts.clone(), Vec::new()));
         let changed = offer.accepts != accepts || offer.paused != paused;
-        (changed.then(|| Offer { accepts, paused, ..offer }), unknown)
+        (changed.then_some(Offer { accepts, paused, ..offer }), unknown)
     });
     let Some((offer, unknown)) = looked.await else { return complaint };
     if let Some(offer) = offer {
