@@ -82,11 +82,22 @@ pub(crate) fn now_ms() -> u64 {
 /// What keeps it from starting, in words for its owner.
 pub fn run(options: UpOptions) -> anyhow::Result<ExitCode> {
     let lock = Lock::acquire(&options.data_dir)?;
+    speak_on_stderr();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let code = runtime.block_on(serve(options));
     runtime.shutdown_timeout(Duration::from_secs(2));
     drop(lock);
     code
+}
+
+/// What the owner should know goes to stderr: this node's own warnings, or what `V6_LOG` asks for.
+fn speak_on_stderr() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("V6_LOG").unwrap_or_else(|_| EnvFilter::new("off,node=warn,mesh=warn"));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
+    // Only a program that has set another one fails here, and that one hears it.
+    let _other = subscriber.with_target(false).try_init();
 }
 
 fn identity(dir: &Path) -> anyhow::Result<SigningKey> {

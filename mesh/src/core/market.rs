@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crdt::doc::TaskRange;
 use crdt::ids::{JobId, NodeId};
-use crdt::job::{JobSpec, JobState, rendezvous};
+use crdt::job::{ClaimId, JobSpec, JobState, rendezvous};
 use crdt::shelf::Shelf;
 
 use super::{Call, Core, KnownOffer};
@@ -185,6 +185,7 @@ impl<S: Shelf> Core<S> {
                     self.on_call(now, self.me, id, call.attempt, call.range, (next.clone(), Vec::new()), out);
                 } else {
                     self.push_feed(*node, out);
+                    self.push_earlier_runs(*node, id, call.attempt, out);
                     self.send(*node, &msg, out);
                 }
             }
@@ -203,6 +204,21 @@ impl<S: Shelf> Core<S> {
             self.peers.get_mut(&to).expect("just found").knows_seq = last;
         }
         out.push(Effect::Send(to, msg.encode()));
+    }
+
+    /// Sends a peer what lost owners of earlier attempts had written since their claims: their last words may have
+    /// reached us only, and among them is the checkpoint to go on from.
+    fn push_earlier_runs(&self, to: NodeId, id: JobId, attempt: u32, out: &mut Effects) {
+        let Some(job) = self.replica.cached_job(&id) else { return };
+        let is_gone = |claim: &ClaimId| claim.attempt < attempt && job.lost_by(claim).next().is_some();
+        let earlier = job.claims().iter().filter(|(claim, _)| claim.owner != to && is_gone(claim));
+        let from: BTreeMap<NodeId, u64> = earlier.map(|(claim, written)| (claim.owner, written.seq + 1)).collect();
+        for (owner, seq) in from {
+            let known = self.replica.feeds().get(&owner).is_some_and(|feed| feed.seq >= seq);
+            if owner != self.me && known {
+                self.send(to, &self.bundles_msg(owner, seq, false), out);
+            }
+        }
     }
 
     pub(super) fn on_decline(&mut self, _now: Now, from: NodeId, id: JobId, attempt: u32, start: u32, lack: Lack) {

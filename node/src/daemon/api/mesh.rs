@@ -52,7 +52,10 @@ pub(super) async fn status(api: &Api) -> Result<StatusView, ApiError> {
             slots: core.offer().slots,
             slots_busy: core.offer().slots.saturating_sub(core.offer().free),
             sandbox: format!("{:?}", shared.sandbox).to_lowercase(),
-            paused: usage.paused.then(|| "the blob store is full".to_owned()),
+            paused: usage
+                .paused
+                .then(|| "the blob store is full".to_owned())
+                .or_else(|| Some(core.offer().paused.clone()).filter(|why| !why.is_empty())),
             uptime_ms: now_ms().saturating_sub(shared.started_ms),
             blob_bytes: usage.bytes,
             blob_quota_bytes: Some(usage.quota_bytes),
@@ -242,6 +245,10 @@ pub(super) async fn doctor(api: &Api) -> Result<Vec<Finding>, ApiError> {
     }
     if api.0.blobs.usage().paused {
         find("blobs", Severity::Error, "the blob store is full".into(), "raise --blob-quota or remove finished jobs");
+    }
+    let paused = api.ask(|core| core.offer().paused.clone()).await?;
+    if !paused.is_empty() {
+        find("offer", Severity::Error, paused, "nothing is taken meanwhile; once it is mended that ends by itself");
     }
     if api.ask(|core| core.connected().next().is_none()).await? {
         find(

@@ -1,0 +1,154 @@
+//! What an owner said last to one node only reaches the next owner with the call.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crdt::SigningKey;
+use crdt::bundle::Change;
+use crdt::doc::{DocId, Key};
+use crdt::ids::{BlobHash, InviteId, JobId, NodeId};
+use crdt::job::{CheckpointRef, ClaimId, JobSpec};
+use crdt::replica::{FoundingWords, Replica};
+use crdt::roster::{Admission, Invite, Role};
+use crdt::shelf::MemoryShelf;
+use mesh::offer::Offer;
+use mesh::{Command, Config, Core, Effect, Effects, Input, Now, Time};
+
+const WALL_MS: u64 = 1_800_000_000_000;
+const STEP_MS: u64 = 10;
+
+/// Cores whose messages arrive at once.
+struct Mesh {
+    cores: Vec<Core<MemoryShelf>>,
+    links: BTreeSet<(usize, usize)>,
+    gossips: bool,
+    now_ms: u64,
+    starts: Vec<(usize, ClaimId, Option<CheckpointRef>)>,
+}
+
+impl Mesh {
+    fn new(slots: &[u32]) -> Self {
+        let keys: Vec<SigningKey> = (1..).take(slots.len()).map(|n: u8| SigningKey::from_bytes(&[n; 32])).collect();
+        let words = FoundingWords {
+            mesh_name: "m".into(),
+            node_name: "n0".into(),
+            recovery: [7; 32],
+            nonce: [1; 16],
+            now_ms: WALL_MS,
+        };
+        let (mut replica, ..) = Replica::found(MemoryShelf::default(), &keys[0], &words);
+        let invite = SigningKey::from_bytes(&[99; 32]);
+        let id = InviteId(invite.verifying_key().to_bytes());
+        let terms = Invite { role: Role::Worker, expires_ms: u64::MAX, uses: 9, person: None };
+        let mut changes = vec![Change::register(DocId::ROSTER, &Key::Invite(id), &terms)];
+        for key in &keys[1..] {
+            let admission = Admission::sign(replica.mesh(), key, "n", &invite, WALL_MS);
+            changes.push(Change::register(DocId::ROSTER, &Key::Member(node(key)), &admission));
+        }
+        replica.append(&keys[0], WALL_MS, &changes);
+        let shelf = replica.shelf().clone();
+        let core = |(key, slots): (SigningKey, &u32)| {
+            let offer = Offer { slots: *slots, cores: 1, ..Offer::default() };
+            let config = Config { seed: [3; 32], incarnation: WALL_MS, hold_own_feed: false, offer };
+            let replica = Replica::open(shelf.clone()).expect("a mesh");
+            Core::new(key, replica, config, Now { mono: Time(3_600_000_000), wall_ms: WALL_MS })
+        };
+        let cores = keys.into_iter().zip(slots).map(core).collect();
+        Self { cores, links: BTreeSet::new(), gossips: true, now_ms: 0, starts: Vec::new() }
+    }
+
+    fn index(&self, id: &NodeId) -> usize {
+        self.cores.iter().position(|core| core.me() == *id).expect("a member")
+    }
+
+    fn link(&mut self, a: usize, b: usize, up: bool) {
+        for (at, other) in [(a, b), (b, a)] {
+            if up {
+                self.links.insert((at, other))
+            } else {
+                self.links.remove(&(at, other))
+            };
+        }
+        for (at, other) in [(a, b), (b, a)] {
+            let id = self.cores[other].me();
+            self.input(at, if up { Input::Connected(id) } else { Input::Disconnected(id) });
+        }
+    }
+
+    fn input(&mut self, at: usize, input: Input) {
+        let mono = Time(3_600_000_000 + self.now_ms * 1_000);
+        let now = Now { mono, wall_ms: WALL_MS + self.now_ms };
+        let mut inputs = VecDeque::from([(at, input)]);
+        while let Some((at, input)) = inputs.pop_front() {
+            let mut out = Effects::new();
+            self.cores[at].handle(now, input, &mut out);
+            let me = self.cores[at].me();
+            for effect in out {
+                match effect {
+                    Effect::Send(to, bytes) => {
+                        let to = self.index(&to);
+                        if self.links.contains(&(at, to)) {
+                            inputs.push_back((to, Input::Message { from: me, bytes }));
+                        }
+                    }
+                    Effect::Gossip(bytes) if self.gossips => {
+                        let others = (0..self.cores.len()).filter(|to| *to != at);
+                        inputs.extend(others.map(|to| (to, Input::Gossip { via: me, bytes: bytes.clone() })));
+                    }
+                    Effect::Start { claim, resume, .. } => self.starts.push((at, claim, resume)),
+                    Effect::Gossip(_)
+                    | Effect::Kill { .. }
+                    | Effect::Secure { .. }
+                    | Effect::Reply { .. }
+                    | Effect::Reachable(..)
+                    | Effect::RosterChanged
+                    | Effect::Changed(_)
+                    | Effect::Misbehaved(..) => {}
+                }
+            }
+        }
+    }
+
+    fn run_until(&mut self, until_ms: u64, nodes: &[usize]) {
+        while self.now_ms < until_ms {
+            self.now_ms += STEP_MS;
+            nodes.iter().for_each(|at| self.input(*at, Input::Wake));
+        }
+    }
+}
+
+fn node(key: &SigningKey) -> NodeId {
+    NodeId(key.verifying_key().to_bytes())
+}
+
+#[test]
+fn a_checkpoint_of_which_only_the_submitter_heard_is_handed_to_the_next_owner() {
+    let mut mesh = Mesh::new(&[0, 1, 1]);
+    mesh.link(0, 1, true);
+    mesh.link(0, 2, true);
+    mesh.run_until(2_000, &[0, 1, 2]);
+    let id = JobId([5; 16]);
+    let me = mesh.cores[0].me();
+    let person = mesh.cores[0].replica().roster().person(&me).expect("a member");
+    let spec = JobSpec { command: vec!["train".into()], person, ..JobSpec::default() };
+    mesh.input(0, Input::Command { request: 1, command: Command::Submit(vec![(id, spec)]) });
+    mesh.run_until(4_000, &[0, 1, 2]);
+    let [(first, claim, None)] = mesh.starts[..] else { panic!("one start, not {:?}", mesh.starts) };
+    mesh.input(first, Input::Started { job: id, claim, task: 0, at_ms: WALL_MS });
+    mesh.run_until(6_000, &[0, 1, 2]);
+    mesh.gossips = false;
+    let checkpoint = CheckpointRef { number: 3, tree: BlobHash([8; 32]), manifest_bytes: 10 };
+    let progress = Input::Progress {
+        job: id,
+        claim,
+        artifacts: Vec::new(),
+        checkpoint: Some(checkpoint),
+        holders: vec![mesh.cores[0].me()],
+    };
+    mesh.input(first, progress);
+    mesh.run_until(6_100, &[0, 1, 2]);
+    mesh.link(0, first, false);
+    let second = 3 - first;
+    mesh.run_until(6_100 + mesh::limits::LEASE_MS + 2_000, &[0, second]);
+    let (at, claim, resume) = mesh.starts[1];
+    assert_eq!((at, claim.attempt, resume), (second, 2, Some(checkpoint)));
+}
