@@ -5,9 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crdt::bundle::Change;
 use crdt::doc::DocId;
-use crdt::ids::BlobHash;
 use crdt::ids::{JobId, NodeId};
-use crdt::job::{ArtifactRef, ClaimId, Exit, JobSpec, LogRef};
+use crdt::job::{ArtifactRef, CheckpointRef, ClaimId, Exit, JobSpec, LogRef};
 
 use crate::offer::Offer;
 
@@ -86,8 +85,8 @@ pub enum Input {
         claim: ClaimId,
         /// All files so far.
         artifacts: Vec<ArtifactRef>,
-        /// Highest complete checkpoint.
-        checkpoint: Option<(u64, BlobHash)>,
+        /// Highest checkpoint that a second node holds.
+        checkpoint: Option<CheckpointRef>,
         /// Who else holds them.
         holders: Vec<NodeId>,
     },
@@ -183,7 +182,7 @@ pub enum Effect {
         /// Who submitted it, and whoever else holds its inputs.
         holders: Vec<NodeId>,
         /// The newest complete checkpoint of earlier attempts.
-        resume: Option<(u64, BlobHash)>,
+        resume: Option<CheckpointRef>,
     },
     /// End a run; [`Input::Exited`] of its tasks and [`Input::Ended`] follow.
     Kill {

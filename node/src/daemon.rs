@@ -1,6 +1,7 @@
 //! The running node: wires core, store, network, blobs, cells and API together, and stops them in order.
 
 mod about;
+mod accepting;
 mod api;
 mod changes;
 mod driver;
@@ -21,10 +22,11 @@ use crdt::SigningKey;
 use crdt::ids::NodeId;
 use crdt::replica::{FoundingWords, Replica};
 use crdt::ticket::Ticket;
-use mesh::offer::{Accepts, Offer};
+use mesh::offer::Offer;
 use mesh::{Command, Config, Core};
 use tokio::sync::mpsc;
 
+use crate::accept::AcceptFile;
 use crate::blobs::{Blobs, BlobsConfig};
 use crate::cli::up::{SandboxChoice, UpOptions};
 use crate::net::{Multiaddr, NetConfig, NetEvent, NetHandle};
@@ -135,7 +137,6 @@ fn offer(options: &UpOptions) -> Offer {
         speed_percent: 100,
         region: options.region.clone().unwrap_or_default(),
         os: std::env::consts::OS.to_owned(),
-        accepts: Accepts::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Offer::default()
     }
@@ -237,6 +238,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let key = identity(&options.data_dir)?;
     let me = NodeId(key.verifying_key().to_bytes());
     let name = node_name(&options);
+    exec::sweep(&options.data_dir);
     let opened = RedbShelf::open(&options.data_dir.join("v6.redb"))?;
     let mut recovered = opened.moved_to.is_some();
     let existing = Replica::open(opened.shelf);
@@ -251,9 +253,8 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let sandbox = sandbox(&options);
     let mut offer = offer(&options);
     offer.addrs = listening(&net).await;
-    if sandbox == SandboxKind::None {
-        offer.accepts.persons = Some(replica.roster().person(&me).into_iter().collect());
-    }
+    let accept = AcceptFile::read(&options.data_dir)?;
+    offer.accepts = accepting::resolve(&accept, replica.roster(), me, sandbox).0;
     let config = Config { seed: random()?, incarnation: now_ms(), hold_own_feed, offer };
     let core = Core::new(key, replica, config, driver::now());
     let (core, effects) = CoreHandle::start(core);
@@ -276,7 +277,6 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         recovered,
         options,
     });
-    drop(std::fs::remove_dir_all(shared.options.data_dir.join("work")));
     shared.blobs.set_dialer(Arc::new(driver::BlobDialer(net)));
     driver::set_members(&shared).await;
     let pumps = [
@@ -284,6 +284,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         tokio::spawn(driver::pump_effects(Arc::clone(&shared), effects)),
         tokio::spawn(changes::pump(Arc::clone(&shared))),
         tokio::spawn(shared.blobs.clone().gc_periodically(Duration::from_secs(300))),
+        tokio::spawn(accepting::watch(Arc::clone(&shared))),
     ];
     if let Some(path) = shared.options.recovery_key.clone() {
         recover(&shared, &path).await?;

@@ -1,5 +1,6 @@
 //! All input and output of V6, and the parts that its one binary is made of.
 
+pub mod accept;
 pub mod blobs;
 pub mod cell;
 pub mod cli;

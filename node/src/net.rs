@@ -8,7 +8,7 @@
 //! ```text
 //! NetHandle::send ──► outbox of the peer ──► writer ──► /v6/ctl/1 ─┐
 //! NetHandle::gossip ─► service task (swarm) ─► gossipsub ──────────┼─► control connection of a member
-//! open_stream(Repair, Logs) ─► /v6/repair/1, /v6/logs/1 ───────────┘
+//! open_stream(Repair, Logs, Copies) ─► /v6/repair/1, /v6/logs/1, … ─┘
 //! open_stream(Blobs) ────────► /v6/blobs/1 ────────────────────────► bulk connection, closed when idle
 //! join_request ──────────────► /v6/join/1 ─────────────────────────► any connection, at most 30 s old
 //! ```
@@ -159,6 +159,8 @@ pub enum Proto {
     Blobs,
     /// Logs that are followed.
     Logs,
+    /// Files that the receiver is asked to hold.
+    Copies,
 }
 
 impl Proto {
@@ -167,6 +169,7 @@ impl Proto {
             Self::Repair => Wired::Repair,
             Self::Blobs => Wired::Blobs,
             Self::Logs => Wired::Logs,
+            Self::Copies => Wired::Copies,
         }
     }
 }

@@ -52,7 +52,7 @@ pub struct Entry {
 pub enum EntryKind {
     /// A regular file.
     File {
-        /// Of its bytes.
+        /// Its blob.
         hash: BlobHash,
         /// Its length in bytes.
         size: u64,

@@ -69,7 +69,7 @@ async fn gossip_reaches_all_five_nodes_without_loss() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_of_each_protocol_carry_bytes_both_ways() {
     let mut nodes = mesh_of(2).await;
-    for proto in [Proto::Repair, Proto::Logs, Proto::Blobs] {
+    for proto in [Proto::Repair, Proto::Logs, Proto::Copies, Proto::Blobs] {
         let mut ours = nodes[0].net.open_stream(nodes[1].id(), proto).await.expect("a member's stream");
         ours.write_all(b"ask").await.expect("an open stream");
         ours.shutdown().await.expect("an open stream");

@@ -262,6 +262,17 @@ pub struct ArtifactRef {
     pub executable: bool,
 }
 
+/// A checkpoint of a run: a tree. Of two the one with the higher number counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CheckpointRef {
+    /// Its number.
+    pub number: u64,
+    /// Manifest of its tree.
+    pub tree: BlobHash,
+    /// Bytes of the manifest itself.
+    pub manifest_bytes: u64,
+}
+
 /// Where a run's output is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogRef {
@@ -285,9 +296,9 @@ pub struct RunReport {
     /// The output, once it is sealed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogRef>,
-    /// Highest complete checkpoint: its number, and the manifest of its tree.
+    /// Highest checkpoint that a second node holds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub checkpoint: Option<(u64, BlobHash)>,
+    pub checkpoint: Option<CheckpointRef>,
     /// What it cost, in micros.
     #[serde(skip_serializing_if = "is_default")]
     pub cost_micros: u64,

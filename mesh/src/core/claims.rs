@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use crdt::doc::{DocId, Key, TaskRange};
-use crdt::ids::{BlobHash, JobId, NodeId};
-use crdt::job::{ArtifactRef, Basis, Claim, ClaimId, Exit, JobSpec, LogRef, RunReport, TaskReport, rendezvous};
+use crdt::ids::{JobId, NodeId};
+use crdt::job::{
+    ArtifactRef, Basis, CheckpointRef, Claim, ClaimId, Exit, JobSpec, LogRef, RunReport, TaskReport, rendezvous,
+};
 use crdt::limits::WATCHERS_MAX;
 use crdt::shelf::Shelf;
 
@@ -77,7 +79,8 @@ impl<S: Shelf> Core<S> {
             };
             let spec = spec.clone();
             let open = self.open_ranges(now, &id);
-            let Some((_, _, basis)) = open.into_iter().find(|(r, a, _)| r.contains(start) && *a == attempt) else {
+            let fits = |r: &TaskRange, a: u32| r.contains(start) && called.range.end <= r.end && a == attempt;
+            let Some((_, _, basis)) = open.into_iter().find(|(r, a, _)| fits(r, *a)) else {
                 self.called.remove(&key);
                 continue;
             };
@@ -192,7 +195,8 @@ impl<S: Shelf> Core<S> {
                 continue;
             }
             let Some((submitter, spec)) = job.spec() else { continue };
-            let resume = job.claims().keys().filter(|c| c.attempt < claim.attempt && c.range == claim.range);
+            let earlier = |c: &&ClaimId| c.attempt < claim.attempt && c.range == claim.range && !job.is_void(c);
+            let resume = job.claims().keys().filter(earlier);
             let resume = resume.filter_map(|c| job.run(c)?.checkpoint.map(|p| (c.attempt, p))).max().map(|(_, p)| p);
             let mut holders = vec![*submitter];
             holders.extend(self.connected().filter(|n| n != submitter));
@@ -240,12 +244,14 @@ impl<S: Shelf> Core<S> {
         job: JobId,
         claim: ClaimId,
         artifacts: Vec<ArtifactRef>,
-        checkpoint: Option<(u64, BlobHash)>,
+        checkpoint: Option<CheckpointRef>,
         holders: Vec<NodeId>,
     ) {
         let Some(held) = self.held.get_mut(&(job, claim)) else { return };
         held.report.artifacts = artifacts;
-        held.report.checkpoint = checkpoint.max(held.report.checkpoint);
+        if checkpoint.map(|c| c.number) >= held.report.checkpoint.map(|c| c.number) {
+            held.report.checkpoint = checkpoint;
+        }
         held.report.holders = holders;
         self.report(now, job, claim, true);
     }
@@ -261,6 +267,7 @@ impl<S: Shelf> Core<S> {
         held.report.log = log;
         held.report.cost_micros = cost_micros;
         self.write(DocId::job(job), &Key::Run(claim.attempt, claim.range), &held.report);
+        self.reported.insert((job, claim));
         self.slot_freed = true;
     }
 
@@ -283,7 +290,7 @@ impl<S: Shelf> Core<S> {
         for claim in mine {
             let ended = job.run(&claim).is_some_and(|run| run.ended);
             let held = self.held.get(&(id, claim));
-            if ended {
+            if ended || self.reported.contains(&(id, claim)) {
                 continue;
             }
             let Some(held) = held else {
@@ -291,7 +298,7 @@ impl<S: Shelf> Core<S> {
                 continue;
             };
             let start = claim.range.start;
-            let over = job.task_state(start).is_some_and(|s| s.state.is_final());
+            let over = job.is_over(claim.range);
             let attempts = job.attempts(start);
             let award = attempts.iter().any(|a| a.id == claim && a.award);
             let settled = matches!(held.phase, Phase::Running { since } if since.plus_ms(AWARD_SETTLES_MS) <= now.mono);
@@ -328,6 +335,7 @@ impl<S: Shelf> Core<S> {
             task.2 = Some((at_ms, Exit::Returned));
         }
         self.write(DocId::job(id), &Key::Run(claim.attempt, claim.range), &report);
+        self.reported.insert((id, claim));
         self.slot_freed = true;
     }
 }

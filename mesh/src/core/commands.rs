@@ -24,6 +24,8 @@ impl<S: Shelf> Core<S> {
                 let (incarnation, number, free) = (self.offer.incarnation, self.offer.number, self.offer.free);
                 self.offer = crate::offer::Offer { incarnation, number, free, ..*offer };
                 self.offer_dirty = true;
+                self.offers_version += 1;
+                self.slot_freed = true;
                 Ok(None)
             }
             Command::Drain => {

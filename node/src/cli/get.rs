@@ -16,6 +16,7 @@ use serde::Serialize;
 use web_gateway::api::{ArtifactView, JobView};
 
 use super::{output, values};
+use crate::blobs::BlobNamer;
 use crate::client::{Client, percent_encode};
 
 /// Fetch a job's artifacts.
@@ -208,19 +209,15 @@ pub(super) async fn copy(
     mut write: impl FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<u64> {
     let mut stream = client.stream(&format!("/v1/blobs/{hash}")).await?;
-    let mut hasher = blake3::Hasher::new();
-    let mut size = 0;
+    let mut namer = BlobNamer::new();
     while let Some(chunk) = stream.next().await {
         let chunk = chunk?;
-        hasher.update(&chunk);
-        size += chunk.len() as u64;
+        namer.update(&chunk);
         write(&chunk)?;
     }
-    anyhow::ensure!(
-        hasher.finalize().as_bytes() == hash.as_bytes(),
-        "the bytes of blob {hash} are not the right ones: try again"
-    );
-    Ok(size)
+    let blob = namer.finish();
+    anyhow::ensure!(blob.hash == *hash, "the bytes of blob {hash} are not the right ones: try again");
+    Ok(blob.size)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use hyper::Method;
 use web_gateway::api::{MissingAnswer, MissingQuery, TreeAdded};
 
 use super::Client;
+use crate::blobs::BlobNamer;
 use crate::tree::{self, EntryKind, ScanOptions, TreeError};
 
 /// Hashes in one question.
@@ -24,7 +25,7 @@ const ROUNDS_MAX: usize = 3;
 /// A file of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeFile {
-    /// BLAKE3 of its bytes.
+    /// Its blob.
     pub hash: BlobHash,
     /// Its size in bytes.
     pub size: u64,
@@ -184,7 +185,8 @@ fn put_frame(chunk: &mut BytesMut, file: &TreeFile) -> std::io::Result<()> {
 /// When it cannot be read.
 pub fn hash_file(path: &Path) -> std::io::Result<TreeFile> {
     let mut open = std::fs::File::open(path)?;
-    let mut hasher = blake3::Hasher::new();
-    let size = std::io::copy(&mut open, &mut hasher)?;
-    Ok(TreeFile { hash: BlobHash(*hasher.finalize().as_bytes()), size, path: path.to_owned() })
+    let mut namer = BlobNamer::new();
+    std::io::copy(&mut open, &mut namer)?;
+    let blob = namer.finish();
+    Ok(TreeFile { hash: blob.hash, size: blob.size, path: path.to_owned() })
 }

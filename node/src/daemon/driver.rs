@@ -199,6 +199,9 @@ pub(crate) async fn pump_net(shared: Arc<Shared>, mut events: mpsc::Receiver<Net
                 Proto::Logs => {
                     tokio::spawn(logs::serve(Arc::clone(&shared), stream));
                 }
+                Proto::Copies => {
+                    tokio::spawn(exec::serve_copies(Arc::clone(&shared), from, stream));
+                }
                 Proto::Repair => drop(stream),
             },
             NetEvent::Join { request, reply, .. } => {

@@ -1,27 +1,38 @@
 //! Carries out claims: workspace, cell, output, files; and brings the files of accepted runs home.
 
+mod copies;
+mod leftovers;
+mod outputs;
+mod trees;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
-use crdt::ids::{BlobHash, JobId, NodeId};
-use crdt::job::{ArtifactRef, ClaimId, Exit, JobSpec, LogRef};
-use crdt::limits::{ARTIFACTS_INLINE_MAX, LOG_INLINE_BYTES_MAX};
+use crdt::ids::{JobId, NodeId};
+use crdt::job::{ArtifactRef, CheckpointRef, ClaimId, Exit, JobSpec, LogRef};
 use mesh::Input;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use outputs::Outputs;
 
 use super::{Shared, now_ms};
 use crate::blobs::{BlobRef, Pin};
 use crate::cell::{Cell, CellEvent, CellSpec, Death, KillReason, KillTarget};
 use crate::joblog::{JobLog, LogKey};
 use crate::platform::files;
-use crate::tree::{self, EntryKind, Globs, Manifest, Snapshot, Source};
 
-/// Interval in which changed files are looked for while a job runs.
-const COLLECT_EVERY: Duration = Duration::from_secs(1);
 const KILLS_MAX: usize = 4;
+
+pub(super) use copies::serve as serve_copies;
+pub(super) use leftovers::sweep;
+
+/// Where the directories of runs lie.
+fn work_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("work")
+}
 
 /// A claim to carry out.
 pub(super) struct Work {
@@ -29,13 +40,19 @@ pub(super) struct Work {
     pub(super) claim: ClaimId,
     pub(super) spec: Arc<JobSpec>,
     pub(super) holders: Vec<NodeId>,
-    pub(super) resume: Option<(u64, BlobHash)>,
+    pub(super) resume: Option<CheckpointRef>,
 }
 
-/// Claims that run here.
-#[derive(Default)]
+/// Claims that run here, and the room for files of those that run elsewhere.
 pub(crate) struct Cells {
     running: Mutex<BTreeMap<(JobId, ClaimId), mpsc::Sender<Exit>>>,
+    copies: Semaphore,
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self { running: Mutex::default(), copies: Semaphore::new(copies::SERVED_MAX) }
+    }
 }
 
 impl Cells {
@@ -62,11 +79,10 @@ struct Run {
     work: Work,
     dir: PathBuf,
     log: Arc<JobLog>,
-    globs: Globs,
-    looks: BTreeMap<u32, Snapshot>,
-    artifacts: BTreeMap<(u32, Vec<u8>), ArtifactRef>,
+    resume: Option<PathBuf>,
     ran_ms: u64,
     ended: u32,
+    killed: bool,
 }
 
 /// Carries out a claim and reports to the core until it is over.
@@ -74,70 +90,76 @@ pub(super) async fn run(shared: Arc<Shared>, work: Work) {
     let (kill, kills) = mpsc::channel(KILLS_MAX);
     let key = (work.job, work.claim);
     shared.cells.lock().insert(key, kill);
-    let dir = shared
-        .options
-        .data_dir
-        .join("work")
-        .join(format!("{}-{}-{}", work.job, work.claim.attempt, work.claim.range.start));
+    let name = format!("{}-{}-{}", work.job, work.claim.attempt, work.claim.range.start);
+    let dir = work_dir(&shared.options.data_dir).join(name);
     let price = shared.core.ask(|core| core.offer().price_micros_per_hour).await.unwrap_or(0);
-    let log_key = LogKey { job: work.job, attempt: work.claim.attempt, start: work.claim.range.start };
-    let (mut log_ref, mut ran_ms) = (None, 0);
-    match start(&shared, work, &dir, log_key).await {
-        Ok(mut run) => {
-            if let Err(error) = run.drive(kills).await {
-                run.fail(&format!("{error:#}"));
-            }
-            run.collect().await;
-            log_ref = run.seal().await;
-            ran_ms = run.ran_ms;
-        }
-        Err((work, error)) => {
-            let now = now_ms();
-            for task in work.claim.range.start..work.claim.range.end {
-                let exit = Exit::NotStarted(format!("{error:#}"));
-                shared.core.input(Input::Exited {
-                    job: work.job,
-                    claim: work.claim,
-                    task,
-                    started_ms: now,
-                    at_ms: now,
-                    exit,
-                });
-            }
-        }
+    let (mut log, mut ran_ms) = (None, 0);
+    match start(&shared, work, &dir).await {
+        Ok((run, outputs)) => (log, ran_ms) = run.carry_out(outputs, kills).await,
+        Err((work, error)) => not_started(&shared, &work, 0, &format!("{error:#}")),
     }
     drop(shared.blobs.sync().await);
     let cost_micros = price.saturating_mul(ran_ms) / 3_600_000;
-    shared.core.input(Input::Ended { job: key.0, claim: key.1, log: log_ref, cost_micros });
+    shared.core.input(Input::Ended { job: key.0, claim: key.1, log, cost_micros });
     shared.cells.lock().remove(&key);
     drop(tokio::fs::remove_dir_all(&dir).await);
 }
 
-async fn start(shared: &Arc<Shared>, work: Work, dir: &Path, key: LogKey) -> Result<Run, (Work, anyhow::Error)> {
+/// Reports that the tasks of a claim did not start, but for the first ones.
+fn not_started(shared: &Shared, work: &Work, but: u32, why: &str) {
+    let now = now_ms();
+    let (job, claim) = (work.job, work.claim);
+    for task in claim.range.start + but..claim.range.end {
+        let exit = Exit::NotStarted(why.to_owned());
+        shared.core.input(Input::Exited { job, claim, task, started_ms: now, at_ms: now, exit });
+    }
+}
+
+async fn start(shared: &Arc<Shared>, work: Work, dir: &Path) -> Result<(Run, Outputs), (Work, anyhow::Error)> {
     let prepared = async {
         std::fs::create_dir_all(dir.parent().unwrap_or(dir))?;
         files::create_private_dir(dir)?;
         files::create_private_dir(&dir.join("ws"))?;
         files::create_private_dir(&dir.join("checkpoints"))?;
         place_input(shared, &work, &dir.join("ws")).await.context("the input tree cannot be laid out")?;
+        let resume = place_checkpoint(shared, &work, dir).await;
+        let key = LogKey { job: work.job, attempt: work.claim.attempt, start: work.claim.range.start };
         let log = shared.logs.log(key)?;
-        let globs = Globs::new(&work.spec.outputs)?;
-        anyhow::Ok((log, globs))
+        let outputs = Outputs::new(shared, &work, dir.to_owned())?;
+        anyhow::Ok((resume, log, outputs))
     };
     match prepared.await {
-        Ok((log, globs)) => Ok(Run {
-            shared: Arc::clone(shared),
-            work,
-            dir: dir.to_owned(),
-            log,
-            globs,
-            looks: BTreeMap::new(),
-            artifacts: BTreeMap::new(),
-            ran_ms: 0,
-            ended: 0,
-        }),
+        Ok((resume, log, outputs)) => {
+            let (shared, dir) = (Arc::clone(shared), dir.to_owned());
+            let run = Run { shared, work, dir, log, resume, ran_ms: 0, ended: 0, killed: false };
+            Ok((run, outputs))
+        }
         Err(error) => Err((work, error)),
     }
+}
+
+/// Lays out the checkpoint to go on from. One that cannot be had is no reason not to begin: the attempt begins anew.
+async fn place_checkpoint(shared: &Arc<Shared>, work: &Work, dir: &Path) -> Option<PathBuf> {
+    let checkpoint = work.resume?;
+    let resume = dir.join("resume");
+    let placed = async {
+        files::create_private_dir(&resume)?;
+        let tree = BlobRef { hash: checkpoint.tree, size: checkpoint.manifest_bytes };
+        trees::place(shared, tree, &others(shared, work), &Pin::job(work.job), vec![resume.clone()]).await
+    };
+    match placed.await {
+        Ok(()) => Some(resume),
+        Err(error) => {
+            let (job, number) = (work.job, checkpoint.number);
+            tracing::warn!(%job, number, error = format!("{error:#}"), "the checkpoint cannot be had, the job begins anew");
+            None
+        }
+    }
+}
+
+/// Nodes that may hold what the claim needs.
+fn others(shared: &Shared, work: &Work) -> Vec<NodeId> {
+    work.holders.iter().filter(|node| **node != shared.me).copied().collect()
 }
 
 /// Fetches the input tree and writes it into the workspace (of an array, into each task's directory).
@@ -153,41 +175,29 @@ async fn place_input(shared: &Arc<Shared>, work: &Work, workspace: &Path) -> any
         files::create_private_dir(root)?;
     }
     let Some(hash) = work.spec.input else { return Ok(()) };
-    let pin = Pin::job(work.job);
-    let manifest_ref = BlobRef { hash, size: work.spec.input_manifest_bytes };
-    let holders: Vec<NodeId> = work.holders.iter().filter(|n| **n != shared.me).copied().collect();
-    if !shared.blobs.has(&manifest_ref) {
-        shared.blobs.fetch(&manifest_ref, &holders, &pin, None).await?;
-    }
-    let manifest = Manifest::decode(&shared.blobs.read_all(&manifest_ref, manifest_ref.size).await?)?;
-    let sizes: BTreeMap<BlobHash, u64> = manifest
-        .entries()
-        .iter()
-        .filter_map(|entry| match &entry.kind {
-            EntryKind::File { hash, size, .. } => Some((*hash, *size)),
-            EntryKind::Symlink { .. } | EntryKind::Dir => None,
-        })
-        .collect();
-    let refs: Vec<BlobRef> = sizes.iter().map(|(hash, size)| BlobRef { hash: *hash, size: *size }).collect();
-    let missing = shared.blobs.missing(&refs);
-    if !missing.is_empty() {
-        shared.blobs.fetch_many(&missing, &holders, &pin, None).await?;
-    }
-    let (blobs, handle) = (shared.blobs.clone(), tokio::runtime::Handle::current());
-    tokio::task::spawn_blocking(move || {
-        roots.iter().try_for_each(|root| {
-            tree::materialise(&manifest, root, |hash| {
-                let size = sizes.get(hash).copied().unwrap_or(0);
-                let bytes = handle.block_on(blobs.read_all(&BlobRef { hash: *hash, size }, size));
-                bytes.map(Source::Bytes).map_err(std::io::Error::other)
-            })
-        })
-    })
-    .await??;
-    Ok(())
+    let input = BlobRef { hash, size: work.spec.input_manifest_bytes };
+    trees::place(shared, input, &others(shared, work), &Pin::job(work.job), roots).await
 }
 
 impl Run {
+    /// Runs the tasks while another task sees to their files. Answers log and running time.
+    async fn carry_out(mut self, outputs: Outputs, kills: mpsc::Receiver<Exit>) -> (Option<LogRef>, u64) {
+        let (stop, stopped) = oneshot::channel();
+        let watching = tokio::spawn(outputs.watch(stopped));
+        if let Err(error) = self.drive(kills).await {
+            not_started(&self.shared, &self.work, self.ended, &format!("{error:#}"));
+        }
+        let _ = stop.send(());
+        let log = match watching.await {
+            Ok(outputs) => outputs.finish(&self.log, self.killed).await,
+            Err(error) => {
+                tracing::error!(job = %self.work.job, %error, "the files of a run were not seen to");
+                None
+            }
+        };
+        (log, self.ran_ms)
+    }
+
     fn spec(&self) -> CellSpec {
         let (spec, claim) = (&self.work.spec, &self.work.claim);
         CellSpec {
@@ -204,7 +214,7 @@ impl Run {
             disk_bytes: None,
             timeout_ms: (spec.timeout_ms > 0).then_some(spec.timeout_ms),
             checkpoint_dir: self.dir.join("checkpoints"),
-            resume_dir: None,
+            resume_dir: self.resume.clone(),
             array: spec.array > 0,
             nice: true,
             read_only: Vec::new(),
@@ -213,15 +223,10 @@ impl Run {
     }
 
     async fn drive(&mut self, mut kills: mpsc::Receiver<Exit>) -> anyhow::Result<()> {
-        if self.work.resume.is_some() {
-            tracing::info!(job = %self.work.job, "the attempt begins anew: checkpoints are kept, not yet handed on");
-        }
         let exe = std::env::current_exe().context("the path of this program is not known")?;
         let (cell, mut events) = Cell::spawn(&exe, self.spec())?;
         let range = self.work.claim.range;
         cell.run(range.start..range.end, 1)?;
-        let mut tick = tokio::time::interval(COLLECT_EVERY);
-        tick.tick().await;
         let mut wanted: Option<Exit> = None;
         loop {
             tokio::select! {
@@ -235,9 +240,9 @@ impl Run {
                 },
                 Some(exit) = kills.recv() => {
                     wanted = Some(exit);
+                    self.killed = true;
                     cell.kill(KillTarget::All, KillReason::Cancelled)?;
                 }
-                _ = tick.tick() => self.collect().await,
             }
         }
         cell.shutdown();
@@ -268,81 +273,6 @@ impl Run {
         }
         Ok(self.ended == claim.range.len())
     }
-
-    fn fail(&self, why: &str) {
-        let now = now_ms();
-        let (job, claim) = (self.work.job, self.work.claim);
-        for task in claim.range.start + self.ended..claim.range.end {
-            let exit = Exit::NotStarted(why.to_owned());
-            self.shared.core.input(Input::Exited { job, claim, task, started_ms: now, at_ms: now, exit });
-        }
-    }
-
-    /// Takes in files that changed, and says so.
-    async fn collect(&mut self) {
-        if self.work.spec.outputs.is_empty() {
-            return;
-        }
-        let range = self.work.claim.range;
-        let mut changed = false;
-        for task in range.start..range.end {
-            let root =
-                if self.work.spec.array > 0 { self.dir.join("ws").join(task.to_string()) } else { self.dir.join("ws") };
-            let before = self.looks.get(&task).cloned().unwrap_or_default();
-            let Ok(found) = tree::collect(&root, &self.globs, &before) else { continue };
-            for file in &found.changed {
-                if self.artifacts.len() >= ARTIFACTS_INLINE_MAX {
-                    break;
-                }
-                let Ok(open) = tree::open_file(&root, &file.path) else { continue };
-                let executable = is_executable(&open);
-                match self.shared.blobs.add_open_file(open, file.size, &Pin::job(self.work.job)).await {
-                    Ok(blob) => {
-                        let path = file.path.clone();
-                        let parts = blob.kind() == crate::blobs::BlobKind::Parts;
-                        let artifact = ArtifactRef {
-                            task,
-                            path: path.clone(),
-                            blob: blob.hash,
-                            size: blob.size,
-                            parts,
-                            executable,
-                        };
-                        self.artifacts.insert((task, path), artifact);
-                        changed = true;
-                    }
-                    Err(error) => tracing::warn!(%error, "an artifact could not be stored"),
-                }
-            }
-            self.looks.insert(task, found.snapshot);
-        }
-        if changed {
-            drop(self.shared.blobs.sync().await);
-            let artifacts = self.artifacts.values().cloned().collect();
-            let (job, claim) = (self.work.job, self.work.claim);
-            self.shared.core.input(Input::Progress { job, claim, artifacts, checkpoint: None, holders: Vec::new() });
-        }
-    }
-
-    async fn seal(&self) -> Option<LogRef> {
-        let (_, len) = self.log.seal().ok()?;
-        if len <= LOG_INLINE_BYTES_MAX as u64 {
-            return self.log.read_raw(0, LOG_INLINE_BYTES_MAX).ok().map(LogRef::Inline);
-        }
-        let blob = self.shared.blobs.add_file(self.log.path(), &Pin::job(self.work.job)).await.ok()?;
-        Some(LogRef::Blob(blob.hash, blob.size))
-    }
-}
-
-#[cfg(unix)]
-fn is_executable(file: &std::fs::File) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    file.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o100 != 0)
-}
-
-#[cfg(not(unix))]
-fn is_executable(_file: &std::fs::File) -> bool {
-    false
 }
 
 fn exit_of(exit: crate::cell::Exit, wanted: Option<&Exit>) -> Exit {

@@ -33,10 +33,11 @@ pub(crate) enum Wired {
     Repair,
     Blobs,
     Logs,
+    Copies,
     Join,
 }
 
-const MEMBERS: [Wired; 5] = [Wired::Ctl, Wired::Repair, Wired::Blobs, Wired::Logs, Wired::Join];
+const MEMBERS: [Wired; 6] = [Wired::Ctl, Wired::Repair, Wired::Blobs, Wired::Logs, Wired::Copies, Wired::Join];
 const GUESTS: [Wired; 1] = [Wired::Join];
 
 impl Wired {
@@ -46,6 +47,7 @@ impl Wired {
             Self::Repair => "/v6/repair/1",
             Self::Blobs => "/v6/blobs/1",
             Self::Logs => "/v6/logs/1",
+            Self::Copies => "/v6/copies/1",
             Self::Join => "/v6/join/1",
         })
     }

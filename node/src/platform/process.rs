@@ -1,7 +1,7 @@
 //! Processes that are not our own: ending them, and what a child needs from the system's environment.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[cfg(unix)]
 mod unix;
@@ -32,6 +32,13 @@ pub fn system_environment() -> Vec<(OsString, OsString)> {
 /// whose environment has the variable `mark` (`NAME=VALUE`). Blocks for some milliseconds.
 pub fn kill_strays(cell_pid: Option<u32>, mark: &str) {
     system::kill_strays(cell_pid, mark);
+}
+
+/// Kills processes that were started in a directory or below it, however they were orphaned: they work there, or their
+/// environment names it as `V6_CHECKPOINT_DIR`. Returns how many. Blocks for some milliseconds. Nothing to do on Windows,
+/// whose job objects end with the node.
+pub fn kill_below(dir: &Path) -> usize {
+    system::kill_below(dir)
 }
 
 /// Whether a process with this id exists.

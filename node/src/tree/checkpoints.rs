@@ -4,10 +4,10 @@
 //! under another name is complete.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::TreeError;
 use super::beneath::{Dir, Kind};
+use super::{TreeError, names};
 
 /// Checkpoints looked at; further ones wait until earlier ones are removed.
 const CHECKPOINTS_MAX: usize = 10_000;
@@ -19,6 +19,14 @@ pub struct Checkpoint {
     pub number: u64,
     /// Its directory's name.
     pub name: Vec<u8>,
+}
+
+impl Checkpoint {
+    /// Its directory below the checkpoint directory.
+    #[must_use]
+    pub fn dir(&self, checkpoints: &Path) -> PathBuf {
+        checkpoints.join(names::to_system(&self.name))
+    }
 }
 
 /// The checkpoints that have appeared beside those seen, in order. Links and files are passed over.

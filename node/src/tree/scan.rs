@@ -10,6 +10,7 @@ use ignore::WalkBuilder;
 
 use super::beneath::{self, Dir, Kind, Step};
 use super::{ENTRIES_MAX, Entry, EntryKind, Manifest, ManifestError, TreeError, names};
+use crate::blobs::BlobNamer;
 use crate::cell::PRIVATE_DIR;
 
 /// Threads that hash at most.
@@ -227,15 +228,14 @@ fn hash(root: &Path, path: &[u8], buffer: &mut [u8]) -> io::Result<EntryKind> {
 }
 
 fn hash_reader(file: &mut File, buffer: &mut [u8]) -> io::Result<(BlobHash, u64)> {
-    let mut hasher = blake3::Hasher::new();
-    let mut size = 0u64;
+    let mut namer = BlobNamer::new();
     loop {
         match file.read(buffer) {
-            Ok(0) => return Ok((BlobHash(*hasher.finalize().as_bytes()), size)),
-            Ok(len) => {
-                hasher.update(&buffer[..len]);
-                size += len as u64;
+            Ok(0) => {
+                let blob = namer.finish();
+                return Ok((blob.hash, blob.size));
             }
+            Ok(len) => namer.update(&buffer[..len]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -238,6 +238,12 @@ pub struct AttemptView {
     /// What it cost, in micros.
     #[serde(default)]
     pub cost_micros: Option<u64>,
+    /// Number of its highest checkpoint that a second node holds.
+    #[serde(default)]
+    pub checkpoint: Option<u64>,
+    /// Nodes beside its own that hold all its files, whole ids.
+    #[serde(default)]
+    pub holders: Vec<String>,
     /// Files that it produced so far.
     pub artifacts: Vec<ArtifactView>,
 }

@@ -94,6 +94,7 @@ impl Service {
             Wired::Join => return self.on_join_stream(id, stream),
             Wired::Repair => Proto::Repair,
             Wired::Logs => Proto::Logs,
+            Wired::Copies => Proto::Copies,
             Wired::Blobs => {
                 // The first stream of a connection that somebody opened to us says what it is for.
                 if matches!(conn.class, Class::Guest) && !conn.dialler {

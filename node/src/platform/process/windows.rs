@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
+use std::path::Path;
 use std::process::Child;
 
 use windows_sys::Win32::Foundation::{CloseHandle, STILL_ACTIVE};
@@ -122,6 +123,10 @@ fn check(done: i32) -> io::Result<()> {
 
 /// A cell's job objects die with it: there are no strays.
 pub(super) fn kill_strays(_cell_pid: Option<u32>, _mark: &str) {}
+
+pub(super) fn kill_below(_dir: &Path) -> usize {
+    0
+}
 
 pub(super) fn exists(pid: u32) -> bool {
     let mut code = 0;

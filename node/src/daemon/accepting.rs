@@ -1,0 +1,67 @@
+//! Keeps the offer in step with the owner's accept file and the roster that its names are looked up in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crdt::roster::Roster;
+use mesh::Command;
+use mesh::offer::{Accepts, Offer};
+
+use super::Shared;
+use crate::accept::{AcceptError, AcceptFile};
+use crate::sandbox::SandboxKind;
+
+/// Interval in which the file is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+
+/// What a file comes to: without a sandbox only the owner's own person is let in.
+pub(super) fn resolve(
+    file: &AcceptFile,
+    roster: &Roster,
+    me: crdt::ids::NodeId,
+    sandbox: SandboxKind,
+) -> (Accepts, Vec<String>) {
+    let only = (sandbox == SandboxKind::None).then(|| roster.person(&me));
+    file.resolve(roster, only)
+}
+
+/// Looks at the file for ever. A bad one pauses the offer until it is mended: neither what it said before nor the default
+/// is what its owner wants.
+pub(super) async fn watch(shared: Arc<Shared>) {
+    let mut complaint = String::new();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let dir = shared.options.data_dir.clone();
+        let Ok(read) = tokio::task::spawn_blocking(move || AcceptFile::read(&dir)).await else { return };
+        let fresh = apply(&shared, read).await;
+        if fresh != complaint && !fresh.is_empty() {
+            tracing::warn!("{fresh}");
+        }
+        complaint = fresh;
+    }
+}
+
+/// Puts what was read into the offer, if that changes it. Answers what the owner should know.
+async fn apply(shared: &Shared, read: Result<AcceptFile, AcceptError>) -> String {
+    let (me, sandbox) = (shared.me, shared.sandbox);
+    let (file, paused) = match read {
+        Ok(file) => (Some(file), String::new()),
+        Err(error) => (None, error.to_string()),
+    };
+    let complaint = paused.clone();
+    let looked = shared.core.ask(move |core| {
+        let offer = core.offer().clone();
+        let found = file.map(|file| resolve(&file, core.replica().roster(), me, sandbox));
+        let (accepts, unknown) = found.unwrap_or_else(|| (offer.accepts.clone(), Vec::new()));
+        let changed = offer.accepts != accepts || offer.paused != paused;
+        (changed.then_some(Offer { accepts, paused, ..offer }), unknown)
+    });
+    let Some((offer, unknown)) = looked.await else { return complaint };
+    if let Some(offer) = offer {
+        drop(shared.core.command(Command::SetOffer(Box::new(offer))).await);
+    }
+    if unknown.is_empty() {
+        return complaint;
+    }
+    format!("accept.toml names members that are not known, or not by one name only: {}", unknown.join(", "))
+}
