@@ -157,6 +157,8 @@ pub struct Core<S> {
     first_seen: BTreeMap<(JobId, u32), Time>,
     securing: BTreeMap<(JobId, ClaimId), Securing>,
     dependents: BTreeMap<JobId, BTreeSet<JobId>>,
+    /// Jobs that are not over.
+    open: BTreeSet<JobId>,
     finished: BTreeMap<JobId, Time>,
     loads: std::cell::RefCell<Option<BTreeMap<NodeId, u32>>>,
     dirty: BTreeSet<JobId>,
@@ -215,6 +217,7 @@ impl<S: Shelf> Core<S> {
             first_seen: BTreeMap::new(),
             securing: BTreeMap::new(),
             dependents: BTreeMap::new(),
+            open: BTreeSet::new(),
             finished: BTreeMap::new(),
             loads: std::cell::RefCell::default(),
             dirty,

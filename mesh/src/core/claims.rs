@@ -127,6 +127,16 @@ impl<S: Shelf> Core<S> {
         u32::try_from(budget_us.saturating_sub(queued_us) / (each_us + self.overhead_us).max(1_000)).unwrap_or(u32::MAX)
     }
 
+    /// Whether there is room for no task at all, not even one that takes no time beside its overhead.
+    pub(super) fn is_full(&self) -> bool {
+        if self.held.len() < self.offer.slots as usize {
+            return false;
+        }
+        let queued_us: u64 = self.held.values().map(|held| held.estimate_us).sum();
+        let budget_us = u64::from(self.offer.slots) * CLAIM_AHEAD_MS * 1_000;
+        self.held.len() >= CLAIMS_HELD_MAX || budget_us.saturating_sub(queued_us) < self.overhead_us.max(1_000)
+    }
+
     /// Writes a claim and remembers it.
     pub(super) fn claim(&mut self, now: Now, id: JobId, range: TaskRange, attempt: u32, basis: Basis) {
         let claim_id = ClaimId { attempt, range, owner: self.me };

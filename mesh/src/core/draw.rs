@@ -4,7 +4,7 @@
 //! long queue, then among that person's oldest tasks of the highest priority. Of an array it takes a range from its own
 //! part of what is left, so that neighbours seldom collide.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 
 use crdt::doc::TaskRange;
 use crdt::ids::{JobId, NodeId, PersonId};
@@ -42,12 +42,12 @@ impl<S: Shelf> Core<S> {
         if !freed && !self.is_due(now, self.draw_at) {
             return;
         }
-        let mut candidates = self.candidates(now, freed);
+        let mut candidates = if self.is_full() { Vec::new() } else { self.candidates(now, freed) };
         let mut rounds = crate::limits::CLAIMS_HELD_MAX;
-        while rounds > 0 && !candidates.is_empty() {
+        while rounds > 0 && !candidates.is_empty() && !self.is_full() {
             rounds -= 1;
             let Some(at) = self.pick(&candidates) else { break };
-            let chosen = candidates.swap_remove(at);
+            let chosen = candidates.remove(at);
             let Some((_, spec)) = self.replica.cached_job(&chosen.id).and_then(|j| j.spec()) else { continue };
             let spec = spec.clone();
             if self.room(&spec) == 0 {
@@ -57,19 +57,19 @@ impl<S: Shelf> Core<S> {
             self.claim(now, chosen.id, range, chosen.attempt, chosen.basis.clone());
             let left: Vec<TaskRange> = chosen.ranges.iter().flat_map(|open| without(*open, range)).collect();
             if chosen.array && !left.is_empty() {
-                candidates.push(Candidate { ranges: left, ..chosen });
+                candidates.insert(at, Candidate { ranges: left, ..chosen });
             }
         }
         self.draw_at = now.mono.plus_ms(DRAW_EVERY_MS);
-        let open = self.replica.jobs().values().any(|(job, _)| job.state().is_some_and(|s| !s.is_final()));
-        if open {
+        if !self.open.is_empty() {
             self.wake_at(self.draw_at);
         }
     }
 
+    /// Open tasks that fit, by person, then highest priority first, then oldest.
     fn candidates(&mut self, now: Now, freed: bool) -> Vec<Candidate> {
         let mut found = Vec::new();
-        let ids: Vec<JobId> = self.replica.jobs().keys().copied().collect();
+        let ids: Vec<JobId> = self.open.iter().copied().collect();
         for id in ids {
             let Some(job) = self.replica.cached_job(&id) else { continue };
             if job.state().is_none_or(crdt::job::JobState::is_final) || job.is_cancelled() {
@@ -121,23 +121,20 @@ impl<S: Shelf> Core<S> {
                 });
             }
         }
+        found.sort_by_key(|c| (c.person, Reverse(c.priority), c.created_ms, c.id, c.ranges[0].start));
         found
     }
 
     /// Draws a person, then one of that person's oldest tasks of the highest priority.
     fn pick(&mut self, candidates: &[Candidate]) -> Option<usize> {
-        let mut persons: BTreeMap<PersonId, Vec<usize>> = BTreeMap::new();
-        for (at, candidate) in candidates.iter().enumerate() {
-            persons.entry(candidate.person).or_default().push(at);
-        }
         let slots: usize = self.live_offers().map(|(_, offer)| offer.slots as usize).sum();
-        let draw = self.rng.random_range(0..persons.len().max(1));
-        let mut tasks = persons.into_values().nth(draw)?;
-        let best = tasks.iter().map(|at| candidates[*at].priority).max()?;
-        tasks.retain(|at| candidates[*at].priority == best);
-        tasks.sort_by_key(|at| (candidates[*at].created_ms, candidates[*at].id, candidates[*at].ranges[0].start));
-        tasks.truncate((DRAW_WINDOW_PER_SLOT * slots).max(1));
-        Some(tasks[self.rng.random_range(0..tasks.len())])
+        let mut persons = candidates.chunk_by(|a, b| a.person == b.person);
+        let draw = self.rng.random_range(0..persons.clone().count().max(1));
+        let tasks = persons.nth(draw)?;
+        let first = candidates.partition_point(|c| c.person < tasks[0].person);
+        let window = tasks.iter().take((DRAW_WINDOW_PER_SLOT * slots).max(1));
+        let best = window.take_while(|c| c.priority == tasks[0].priority).count();
+        Some(first + self.rng.random_range(0..best))
     }
 
     /// Our next range of an array's open tasks: as many as end within a second, no more than a fair share, from our part.

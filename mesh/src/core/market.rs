@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crdt::doc::TaskRange;
 use crdt::ids::{JobId, NodeId};
-use crdt::job::{ClaimId, JobSpec, JobState, rendezvous};
+use crdt::job::{ClaimId, JobSpec, rendezvous};
 use crdt::shelf::Shelf;
 
 use super::{Call, Core, KnownOffer};
@@ -88,7 +88,7 @@ impl<S: Shelf> Core<S> {
 
     fn count_loads(&self) -> BTreeMap<NodeId, u32> {
         let mut loads = BTreeMap::new();
-        for (job, _) in self.replica.jobs().values().filter(|(job, _)| !job.state().is_some_and(JobState::is_final)) {
+        for job in self.open.iter().filter_map(|id| self.replica.cached_job(id)) {
             for id in job.claims().keys().filter(|id| job.run(id).is_none_or(|run| !run.ended)) {
                 *loads.entry(id.owner).or_default() += 1;
             }
@@ -134,7 +134,11 @@ impl<S: Shelf> Core<S> {
     }
 
     pub(super) fn tick_calls(&mut self, now: Now, out: &mut Effects) {
-        let keys: Vec<(JobId, u32)> = self.calls.keys().copied().collect();
+        // Who is busy draws when a slot of its is free: a call that nobody took waits for an offer with a free slot.
+        let version = self.offers_version;
+        let some_free = self.live_offers().any(|(_, offer)| offer.free > 0);
+        let idle = |call: &Call| call.exhausted && (call.offers_version == version || !some_free);
+        let keys: Vec<(JobId, u32)> = self.calls.iter().filter(|(_, call)| !idle(call)).map(|(key, _)| *key).collect();
         for (id, start) in keys {
             let open = self.open_ranges(now, &id);
             let call = self.calls.get(&(id, start)).expect("just listed").clone();

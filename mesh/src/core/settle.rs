@@ -35,6 +35,9 @@ impl<S: Shelf> Core<S> {
         if job.state().is_some_and(JobState::is_final) {
             // A cancelled job is final before its acceptance is written, which alone makes it so for good.
             let accepted = job.segments().iter().all(|s| s.waiting == Waiting::Nobody);
+            self.open.remove(&id);
+            let calls: Vec<_> = self.calls.range((id, 0)..=(id, u32::MAX)).map(|(key, _)| *key).collect();
+            calls.iter().for_each(|key| drop(self.calls.remove(key)));
             self.finished.entry(id).or_insert(now.mono);
             self.dirty.extend(self.dependents.remove(&id).unwrap_or_default());
             if submitter == self.me && !accepted {
@@ -42,6 +45,7 @@ impl<S: Shelf> Core<S> {
             }
             return;
         }
+        self.open.insert(id);
         for segment in job.segments() {
             if let Waiting::Owner(claim) = segment.waiting {
                 self.first_seen.entry((id, claim.attempt)).or_insert(now.mono);

@@ -251,7 +251,10 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
                 });
             }
             Effect::RosterChanged => shared.changes.roster(),
-            Effect::Changed(docs) => shared.changes.docs(docs),
+            Effect::Changed(docs) => {
+                shared.follows.changed(&docs);
+                shared.changes.docs(docs);
+            }
             Effect::Misbehaved(node, what) => tracing::warn!(%node, what, "a peer misbehaves"),
             Effect::Reply { .. } => {}
         }

@@ -7,22 +7,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crdt::cbor;
+use crdt::doc::DocId;
 use crdt::ids::{JobId, NodeId};
 use crdt::job::{Exit, JobState, LogRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use web_gateway::api::{ApiError, LogItem, LogQuery, LogStream};
 
 use super::Shared;
 use super::views;
 use crate::blobs::{BlobRef, Pin};
-use crate::joblog::{FrameStream, JobLog, LogError, LogKey, LogStore};
+use crate::joblog::{FrameStream, JobLog, LogError, LogKey, LogLength, LogStore};
 use crate::net::{NetStream, Proto};
 
 const REQUEST_BYTES_MAX: u32 = 256;
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Interval in which a follower looks whether the run is over.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// A follower looks again when its job or the log changes, and after this time in any case: what a job waits for changes
+/// without it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Shortest time between two looks of a follower, however often its job changes.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
 /// The logs of this node: whoever works on one shares it, so that a reader sees what a writer appends.
 pub(crate) struct Logs {
@@ -51,15 +55,36 @@ impl Logs {
     }
 }
 
-/// Logs that are being copied here.
+/// Logs that are being copied here, and who waits for changes of which jobs.
 #[derive(Default)]
 pub(crate) struct Follows {
     keys: Mutex<BTreeSet<LogKey>>,
+    jobs: Mutex<BTreeMap<JobId, watch::Sender<()>>>,
 }
 
 impl Follows {
     fn begin(&self, key: LogKey) -> bool {
         self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key)
+    }
+
+    /// Wakes whoever follows one of these.
+    pub(super) fn changed(&self, docs: &[DocId]) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if jobs.is_empty() {
+            return;
+        }
+        for job in docs.iter().filter_map(DocId::as_job) {
+            if jobs.get(&job).is_some_and(|waiting| waiting.send(()).is_err()) {
+                jobs.remove(&job);
+            }
+        }
+    }
+
+    /// Changes of a job from now on.
+    fn watch(&self, job: JobId) -> watch::Receiver<()> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        jobs.retain(|_, waiting| waiting.receiver_count() > 0);
+        jobs.entry(job).or_insert_with(|| watch::Sender::new(())).subscribe()
     }
 
     fn end(&self, key: LogKey) {
@@ -154,7 +179,8 @@ fn copy(shared: &Arc<Shared>, key: LogKey, owner: NodeId) {
 pub(super) fn stream(shared: Arc<Shared>, job: JobId, query: LogQuery) -> web_gateway::api::Items<LogItem> {
     let (items, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
-        let mut reader = Reader { shared, job, query, items };
+        let changes = shared.follows.watch(job);
+        let mut reader = Reader { shared, job, query, items, changes };
         if let Err(error) = reader.read().await {
             drop(reader.items.send(Err(ApiError::Internal(format!("{error:#}")))).await);
         }
@@ -169,6 +195,7 @@ struct Reader {
     job: JobId,
     query: LogQuery,
     items: mpsc::Sender<Result<LogItem, ApiError>>,
+    changes: watch::Receiver<()>,
 }
 
 impl Reader {
@@ -222,7 +249,23 @@ impl Reader {
                     self.send(LogItem::Waiting { text }).await?;
                 }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            self.changed(None).await;
+        }
+    }
+
+    /// Waits until the job or its log may have changed.
+    async fn changed(&mut self, log: Option<&mut watch::Receiver<LogLength>>) {
+        let grown = async {
+            match log {
+                Some(length) => drop(length.changed().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::time::sleep(LOOK_PAUSE).await;
+        tokio::select! {
+            _ = self.changes.changed() => {}
+            () = grown => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }
 
@@ -238,7 +281,9 @@ impl Reader {
         let log = self.shared.logs.log(run.key)?;
         let mut offset = 0;
         let mut positions = BTreeMap::new();
+        let mut length = log.follow();
         loop {
+            length.borrow_and_update();
             let runs = self.look().await.map(|(runs, ..)| runs).unwrap_or_default();
             let Some(now) = runs.into_iter().find(|r| r.key == run.key && r.owner == run.owner) else { return Ok(()) };
             if now.owner != self.shared.me {
@@ -267,7 +312,7 @@ impl Reader {
             if !self.query.follow {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            self.changed(Some(&mut length)).await;
         }
     }
 
@@ -314,4 +359,26 @@ impl Reader {
 /// The exit code of an ended task, where it has one.
 pub(super) fn code(exit: &Exit) -> Option<i32> {
     exit.code()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_of_a_job_wakes_its_followers_and_no_others() {
+        let follows = Follows::default();
+        let (one, other) = (JobId([1; 16]), JobId([2; 16]));
+        let mut waiting = follows.watch(one);
+        let mut beside = follows.watch(other);
+        follows.changed(&[DocId::job(one), DocId::ROSTER]);
+        waiting.changed().await.expect("it is told");
+        assert!(!beside.has_changed().expect("it may be told"));
+        drop(waiting);
+        follows.changed(&[DocId::job(one)]);
+        assert_eq!(follows.jobs.lock().expect("no writer panics").len(), 1);
+        follows.changed(&[DocId::job(other)]);
+        assert!(beside.has_changed().expect("it may be told"));
+        beside.borrow_and_update();
+    }
 }
