@@ -10,6 +10,8 @@ for crate in v6-crdt v6-mesh; do
     exit 1
   fi
 done
+cargo clippy --workspace --all-targets -- -D warnings
+RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run --workspace
 else

@@ -182,9 +182,15 @@ impl Bundle {
         if wire.len() > BUNDLE_BYTES_MAX {
             return Err(BundleError::TooLarge(wire.len()));
         }
-        let WireBundle(header_bytes, signature, raw_bodies) =
+        let parts: WireBundle =
             ciborium::de::from_reader_with_recursion_limit(&wire[..], crate::limits::CBOR_DEPTH_MAX)
                 .map_err(|e| BundleError::Format(e.to_string()))?;
+        let mut again = Vec::with_capacity(wire.len());
+        ciborium::into_writer(&parts, &mut again).expect("writing to memory");
+        if again != wire {
+            return Err(BundleError::Format("not in canonical form".into()));
+        }
+        let WireBundle(header_bytes, signature, raw_bodies) = parts;
         let header = Header::decode(&header_bytes)?;
         if raw_bodies.len() != header.changes.len() {
             return Err(BundleError::Format("bodies and changes differ in number".into()));
@@ -214,6 +220,19 @@ impl Bundle {
             ciborium::de::from_reader_with_recursion_limit(wire, crate::limits::CBOR_DEPTH_MAX)
                 .map_err(|e| BundleError::Format(e.to_string()))?;
         Header::decode(&header)
+    }
+
+    /// Whose feed a bundle says that it is of, and where in it; nothing of that is verified.
+    #[must_use]
+    pub fn place(wire: &[u8]) -> Option<(NodeId, u64)> {
+        if wire.len() > BUNDLE_BYTES_MAX {
+            return None;
+        }
+        let WireBundle(header, ..) =
+            ciborium::de::from_reader_with_recursion_limit(wire, crate::limits::CBOR_DEPTH_MAX).ok()?;
+        let WireHeader(_, _, author, seq, ..) =
+            ciborium::de::from_reader_with_recursion_limit(&header[..], crate::limits::CBOR_DEPTH_MAX).ok()?;
+        Some((author, seq))
     }
 
     /// The same bundle without its bodies: the chain still verifies.

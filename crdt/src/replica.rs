@@ -52,6 +52,8 @@ pub enum Ingest {
     ForeignMesh,
     /// Its author is frozen before this place.
     Frozen,
+    /// Bodies were left out of it: whoever passed it on is to send it whole.
+    Incomplete,
 }
 
 /// What changed by an ingested bundle.
@@ -171,12 +173,24 @@ impl<S: Shelf> Replica<S> {
         (bundle, applied)
     }
 
+    /// Whether these very bytes are a bundle of this replica: what is known need not be verified again.
+    #[must_use]
+    pub fn holds(&self, wire: &[u8]) -> bool {
+        let place = Bundle::place(wire);
+        place.is_some_and(|(author, seq)| {
+            self.shelf.get(Table::Bundles, &rows::bundle_key(author, seq)).is_some_and(|known| known == wire)
+        })
+    }
+
     /// Takes in a bundle that was decoded and verified. `wall_ms` guards the clock against stamps from the future.
     pub fn ingest(&mut self, bundle: Bundle, wall_ms: u64) -> Ingest {
         let header = &bundle.header;
         let founding = header.seq == 1 && header.mesh == MeshId::ZERO && bundle.hash.0 == self.mesh.0;
         if header.mesh != self.mesh && !founding {
             return Ingest::ForeignMesh;
+        }
+        if bundle.bodies.contains(&Body::Pruned) {
+            return Ingest::Incomplete;
         }
         if header.hlc >> 16 <= wall_ms + CLOCK_AHEAD_MS_MAX {
             self.hlc = self.hlc.max(header.hlc);
@@ -210,11 +224,10 @@ impl<S: Shelf> Replica<S> {
         while let Some(bundle) = ready.pop() {
             let (author, seq) = (bundle.header.author, bundle.header.seq);
             self.apply(&bundle, applied);
-            if let Some(next) = self.waiting.remove(&(author, seq + 1))
-                && next.header.prev == bundle.hash
-            {
-                ready.push(next);
-            }
+            let place = (author, seq + 1);
+            let next = self.waiting.remove(&place).or_else(|| self.unknown.remove(&place));
+            let frozen = self.feeds.get(&author).is_some_and(|feed| feed.frozen);
+            ready.extend(next.filter(|next| next.header.prev == bundle.hash && !frozen));
             if applied.roster && ready.is_empty() {
                 ready.extend(self.unknown_that_fit());
             }
@@ -247,10 +260,10 @@ impl<S: Shelf> Replica<S> {
 
     /// Whether an author's bundle counts outside the roster, whose fold judges that by itself.
     fn counts(&self, author: &NodeId, seq: u64) -> bool {
-        self.roster.revoked.get(author).is_none_or(|(last, _)| seq <= *last)
+        seq <= self.roster.last_counting(author)
     }
 
-    /// Whether a bundle's author may have a feed here: a member (revoked or not), the founder, or a node that the recovery
+    /// Whether a bundle's author may have a feed here: who was ever let in (revoked or not), the founder, or a node that the recovery
     /// key signs in with this very bundle.
     fn is_known(&self, bundle: &Bundle) -> bool {
         let author = bundle.header.author;
@@ -263,7 +276,7 @@ impl<S: Shelf> Replica<S> {
                 Body::Register { .. } | Body::Notebook(_) | Body::Pruned => false,
             })
         };
-        author == self.founder || self.roster.members.contains_key(&author) || recovers()
+        author == self.founder || self.roster.authors.contains(&author) || recovers()
     }
 
     fn hold(&mut self, bundle: Bundle) {
@@ -286,7 +299,8 @@ impl<S: Shelf> Replica<S> {
         let fitting = self.unknown.iter().find(|((author, seq), bundle)| {
             let feed = self.feeds.get(author);
             let (head, hash) = feed.map_or((0, BundleHash::ZERO), |feed| (feed.seq, feed.hash));
-            *seq == head + 1 && bundle.header.prev == hash && self.is_known(bundle)
+            let frozen = feed.is_some_and(|feed| feed.frozen);
+            !frozen && *seq == head + 1 && bundle.header.prev == hash && self.is_known(bundle)
         });
         let key = fitting.map(|(key, _)| *key)?;
         self.unknown.remove(&key)

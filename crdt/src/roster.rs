@@ -54,6 +54,9 @@ pub struct Roster {
     pub recovery: Option<[u8; 32]>,
     /// Members, revoked ones too.
     pub members: BTreeMap<NodeId, Member>,
+    /// Nodes that may have a feed: all that were ever let in, whatever was revoked since, so that replicas keep the same
+    /// feeds in whatever order they hear of admissions and revocations.
+    pub authors: BTreeSet<NodeId>,
     /// Persons by id.
     pub persons: BTreeMap<PersonId, String>,
     /// Valid invites by id, with the number of nodes that they let in.
@@ -69,6 +72,13 @@ impl Roster {
     #[must_use]
     pub fn is_member(&self, node: &NodeId) -> bool {
         self.members.contains_key(node) && !self.revoked.contains_key(node)
+    }
+
+    /// Last place of an author's feed that counts: 0 for a stranger, `u64::MAX` for a member in good standing.
+    #[must_use]
+    pub fn last_counting(&self, author: &NodeId) -> u64 {
+        let cut = self.revoked.get(author).map_or(u64::MAX, |(last, _)| *last);
+        if self.members.contains_key(author) { cut } else { 0 }
     }
 
     /// The role in force for the bundle `seq` of an author; `None` for a stranger and beyond a revocation.

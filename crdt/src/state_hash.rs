@@ -69,7 +69,8 @@ impl StateHash {
         if let Some(new) = new {
             add(bucket, new);
         }
-        shelf.put((Table::Buckets, vec![at], Some(bucket.to_vec())));
+        let row = (*bucket != [0; 32]).then(|| bucket.to_vec());
+        shelf.put((Table::Buckets, vec![at], row));
     }
 
     /// BLAKE3 over the buckets.

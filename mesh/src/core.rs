@@ -47,6 +47,8 @@ struct Peer {
 #[derive(Debug, Clone)]
 struct KnownOffer {
     offer: Offer,
+    /// When its newest number came.
+    heard: Time,
 }
 
 /// What a node did for a call of which it is part.
@@ -142,6 +144,8 @@ pub struct Core<S> {
     wants: BTreeMap<NodeId, (u64, Time)>,
     peer_heads: BTreeMap<NodeId, (u64, NodeId)>,
     held: BTreeMap<(JobId, ClaimId), Held>,
+    /// Claims of ours whose last report waits for the next flush.
+    reported: BTreeSet<(JobId, ClaimId)>,
     durations: Durations,
     /// Mean time that a claim takes beside its tasks: workspace, cell, files.
     overhead_us: u64,
@@ -200,6 +204,7 @@ impl<S: Shelf> Core<S> {
             wants: BTreeMap::new(),
             peer_heads: BTreeMap::new(),
             held: BTreeMap::new(),
+            reported: BTreeSet::new(),
             durations: Durations::default(),
             overhead_us: crate::limits::OVERHEAD_UNMEASURED_MS * 1_000,
             calls: BTreeMap::new(),
@@ -308,6 +313,7 @@ impl<S: Shelf> Core<S> {
         self.wake = None;
         self.after_sleep(now);
         self.tick_leases(now);
+        self.tick_securing(now);
         self.settle_dirty(now, out);
         self.tick_calls(now, out);
         self.tick_called(now, out);

@@ -425,6 +425,14 @@ impl Job {
         self.view.segments.get(at)
     }
 
+    /// Whether all tasks of a range are final.
+    #[must_use]
+    pub fn is_over(&self, range: TaskRange) -> bool {
+        let at = self.view.segments.partition_point(|s| s.range.end <= range.start);
+        let mut within = self.view.segments[at..].iter().take_while(|s| s.range.start < range.end).peekable();
+        within.peek().is_some() && within.all(|s| s.state.is_final())
+    }
+
     /// The acceptance of one task.
     #[must_use]
     pub fn accepted(&self, index: u32) -> Option<&Accept> {

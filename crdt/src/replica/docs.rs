@@ -189,8 +189,7 @@ impl<S: Shelf> Replica<S> {
         let before = std::mem::replace(&mut self.roster, new);
         let authors: BTreeSet<NodeId> = before.members.keys().chain(self.roster.members.keys()).copied().collect();
         for author in authors {
-            let cut = |r: &roster::Roster| r.revoked.get(&author).map_or(u64::MAX, |(last, _)| *last);
-            let (old_cut, new_cut) = (cut(&before), cut(&self.roster));
+            let (old_cut, new_cut) = (before.last_counting(&author), self.roster.last_counting(&author));
             if old_cut != new_cut {
                 let touched = self.docs_touched(author, old_cut.min(new_cut).saturating_add(1));
                 docs.extend(touched.iter().copied());
@@ -297,7 +296,8 @@ fn row_of(job: &Job, digest: Sum) -> JobRow {
 
 fn roster_digest(folded: &roster::Roster, registers: &[Stored]) -> Sum {
     let mut hasher = blake3::Hasher::new();
-    for r in registers {
+    let counting = |r: &&Stored| folded.authors.contains(&r.author) || matches!(r.key, Key::Recover(_));
+    for r in registers.iter().filter(counting) {
         let line = cbor::encode(&(r.author, r.key.to_string(), r.seq, serde_bytes::Bytes::new(&r.value)));
         hasher.update(blake3::hash(&line).as_bytes());
     }

@@ -43,7 +43,8 @@ pub struct ForkProof {
 impl<S: Shelf> Replica<S> {
     pub(super) fn store_bundle(&mut self, bundle: &Bundle) {
         let header = &bundle.header;
-        let feed = Feed { seq: header.seq, hash: bundle.hash, hlc: header.hlc, frozen: false };
+        let frozen = self.shelf.get(Table::Forks, &bundle_key(header.author, header.seq + 1)).is_some();
+        let feed = Feed { seq: header.seq, hash: bundle.hash, hlc: header.hlc, frozen };
         self.shelf.put((Table::Bundles, bundle_key(header.author, header.seq), Some(bundle.wire.to_vec())));
         self.put_feed(header.author, feed);
     }
@@ -59,9 +60,8 @@ impl<S: Shelf> Replica<S> {
         if seq == feed.seq && bundle.hash == feed.hash {
             return Ingest::Duplicate;
         }
-        let known =
-            self.shelf.get(Table::Bundles, &bundle_key(author, seq)).and_then(|w| Bundle::decode(w.into()).ok());
-        match known {
+        let known = self.shelf.get(Table::Bundles, &bundle_key(author, seq)).filter(|wire| *wire != bundle.wire);
+        match known.and_then(|wire| Bundle::decode(wire.into()).ok()) {
             Some(known) if known.hash != bundle.hash => {
                 let mut pair = [known, bundle];
                 pair.sort_by_key(|b| b.hash);
@@ -79,7 +79,7 @@ impl<S: Shelf> Replica<S> {
         let pair: Vec<Bundle> = proof.branches.iter().filter_map(|w| Bundle::decode(w.clone()).ok()).collect();
         let [one, two] = &pair[..] else { return false };
         let same_place = (one.header.author, one.header.seq) == (two.header.author, two.header.seq);
-        let ours = [one, two].iter().all(|b| b.header.mesh == self.mesh || b.header.seq == 1);
+        let ours = [one, two].iter().all(|b| b.header.mesh == self.mesh || b.hash.0 == self.mesh.0);
         if !same_place
             || !ours
             || one.hash == two.hash

@@ -27,7 +27,7 @@ struct Parsed {
     founding: Option<(NodeId, Founding)>,
     persons: Vec<(NodeId, u64, PersonId, Person)>,
     invites: Vec<(NodeId, u64, crate::ids::InviteId, Invite)>,
-    admissions: Vec<(NodeId, Admission)>,
+    admissions: Vec<(NodeId, NodeId, Admission)>,
     roles: Vec<(NodeId, u64, NodeId, RoleChange)>,
     revocations: Vec<Attack>,
     restored: BTreeSet<NodeId>,
@@ -54,7 +54,9 @@ pub fn fold<'a>(
 ) -> Roster {
     let entries: Vec<Entry<'a>> =
         registers.into_iter().map(|(author, key, seq, value)| Entry { author, key, seq, value }).collect();
-    let parsed = parse(mesh, founder, &entries);
+    let mut parsed = parse(mesh, founder, &entries);
+    let authors = authors(&parsed);
+    parsed.keep_only(&authors);
     let mut cuts: BTreeMap<NodeId, (u64, BundleHash)> = BTreeMap::new();
     let mut seen = Vec::new();
     for _ in 0..ROSTER_ROUNDS_MAX {
@@ -68,7 +70,7 @@ pub fn fold<'a>(
     }
     let members = members(&parsed, &cuts);
     let suspended = effective_cuts(&parsed, &members).1;
-    finish(parsed, members, cuts, suspended)
+    Roster { authors, ..finish(parsed, members, cuts, suspended) }
 }
 
 fn parse(mesh: MeshId, founder: NodeId, entries: &[Entry<'_>]) -> Parsed {
@@ -88,7 +90,7 @@ fn parse(mesh: MeshId, founder: NodeId, entries: &[Entry<'_>]) -> Parsed {
     for entry in entries {
         parse_entry(mesh, recovery.as_ref(), entry, &mut parsed);
     }
-    parsed.admissions.sort_by_key(|a| (a.0, a.1.admitted_ms, a.1.invite));
+    parsed.admissions.sort_by_key(|(by, node, admission)| (*node, admission.admitted_ms, admission.invite, *by));
     parsed.roles.sort_by_key(|(by, seq, target, change)| (*target, change.after_seq, *by, *seq));
     parsed.persons.sort_by_key(|(by, seq, id, _)| (*id, *by, *seq));
     parsed.invites.sort_by_key(|(by, seq, id, _)| (*id, *by, *seq));
@@ -103,7 +105,7 @@ fn parse_entry(mesh: MeshId, recovery: Option<&[u8; 32]>, entry: &Entry<'_>, par
         Key::Invite(id) => parsed.invites.extend(read(entry.value).map(|v| (by, seq, *id, v))),
         Key::Member(node) => parsed
             .admissions
-            .extend(read::<Admission>(entry.value).filter(|a| a.verifies(mesh, *node)).map(|a| (*node, a))),
+            .extend(read::<Admission>(entry.value).filter(|a| a.verifies(mesh, *node)).map(|a| (by, *node, a))),
         Key::Role(node, _) => parsed.roles.extend(read(entry.value).map(|v| (by, seq, *node, v))),
         Key::Revoke(target) => parsed.revocations.extend(read::<Revocation>(entry.value).map(|r| Attack {
             by,
@@ -146,6 +148,49 @@ fn read<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
     cbor::decode(value).ok()
 }
 
+/// Who was ever let in by somebody who was ever an admin. It only grows with the registers, whatever is revoked, and uses
+/// nothing that other authors say.
+fn authors(parsed: &Parsed) -> BTreeSet<NodeId> {
+    let mut admins: BTreeSet<NodeId> = parsed.recovered.keys().copied().collect();
+    admins.extend(parsed.founding.as_ref().map(|(founder, _)| *founder));
+    let mut authors = admins.clone();
+    loop {
+        let before = (admins.len(), authors.len());
+        for (by, node, admission) in parsed.admissions.iter() {
+            if !authors.contains(by) {
+                continue;
+            }
+            let invites = parsed.invites.iter().filter(|(by, _, id, _)| *id == admission.invite && admins.contains(by));
+            let roles: Vec<Role> = invites.map(|(_, _, _, invite)| invite.role).collect();
+            if !roles.is_empty() {
+                authors.insert(*node);
+            }
+            if roles.iter().any(|role| role.may_administer()) {
+                admins.insert(*node);
+            }
+        }
+        for (by, _, target, change) in &parsed.roles {
+            if change.role.may_administer() && admins.contains(by) && authors.contains(target) {
+                admins.insert(*target);
+            }
+        }
+        if (admins.len(), authors.len()) == before {
+            return authors;
+        }
+    }
+}
+
+impl Parsed {
+    /// Leaves out what others than these authors say; the recovery key speaks through anybody.
+    fn keep_only(&mut self, authors: &BTreeSet<NodeId>) {
+        self.persons.retain(|(by, ..)| authors.contains(by));
+        self.invites.retain(|(by, ..)| authors.contains(by));
+        self.admissions.retain(|(by, ..)| authors.contains(by));
+        self.roles.retain(|(by, ..)| authors.contains(by));
+        self.revocations.retain(|r| r.recovery || authors.contains(&r.by));
+    }
+}
+
 type Members = BTreeMap<NodeId, Member>;
 
 /// Who is a member when the statements beyond `cuts` are left out.
@@ -161,7 +206,7 @@ fn members(parsed: &Parsed, cuts: &BTreeMap<NodeId, (u64, BundleHash)>) -> Membe
     let counts = |by: &NodeId, seq: u64| cuts.get(by).is_none_or(|(last, _)| seq <= *last);
     for _ in 0..ROSTER_ROUNDS_MAX {
         let before = members.len();
-        for (node, admission) in &parsed.admissions {
+        for (_, node, admission) in &parsed.admissions {
             if members.contains_key(node) {
                 continue;
             }

@@ -79,7 +79,8 @@ impl<S: Shelf> Core<S> {
             };
             let spec = spec.clone();
             let open = self.open_ranges(now, &id);
-            let Some((_, _, basis)) = open.into_iter().find(|(r, a, _)| r.contains(start) && *a == attempt) else {
+            let fits = |r: &TaskRange, a: u32| r.contains(start) && called.range.end <= r.end && a == attempt;
+            let Some((_, _, basis)) = open.into_iter().find(|(r, a, _)| fits(r, *a)) else {
                 self.called.remove(&key);
                 continue;
             };
@@ -256,6 +257,7 @@ impl<S: Shelf> Core<S> {
         held.report.log = log;
         held.report.cost_micros = cost_micros;
         self.write(DocId::job(job), &Key::Run(claim.attempt, claim.range), &held.report);
+        self.reported.insert((job, claim));
         self.slot_freed = true;
     }
 
@@ -278,7 +280,7 @@ impl<S: Shelf> Core<S> {
         for claim in mine {
             let ended = job.run(&claim).is_some_and(|run| run.ended);
             let held = self.held.get(&(id, claim));
-            if ended {
+            if ended || self.reported.contains(&(id, claim)) {
                 continue;
             }
             let Some(held) = held else {
@@ -286,7 +288,7 @@ impl<S: Shelf> Core<S> {
                 continue;
             };
             let start = claim.range.start;
-            let over = job.task_state(start).is_some_and(|s| s.state.is_final());
+            let over = job.is_over(claim.range);
             let attempts = job.attempts(start);
             let award = attempts.iter().any(|a| a.id == claim && a.award);
             let settled = matches!(held.phase, Phase::Running { since } if since.plus_ms(AWARD_SETTLES_MS) <= now.mono);
@@ -323,6 +325,7 @@ impl<S: Shelf> Core<S> {
             task.2 = Some((at_ms, Exit::Returned));
         }
         self.write(DocId::job(id), &Key::Run(claim.attempt, claim.range), &report);
+        self.reported.insert((id, claim));
         self.slot_freed = true;
     }
 }

@@ -70,6 +70,7 @@ impl<S: Shelf> Core<S> {
     fn flush(&mut self, now: Now, out: &mut Effects) {
         if self.replica.feeds().get(&self.me).is_some_and(|feed| feed.frozen) {
             self.pending.clear();
+            self.reported.clear();
             return;
         }
         let mut recipients = BTreeSet::new();
@@ -84,6 +85,7 @@ impl<S: Shelf> Core<S> {
                 self.add_recipients(change, &mut recipients);
             }
         }
+        self.reported.clear();
         let head = self.replica.feeds().get(&self.me).map_or(0, |feed| feed.seq);
         recipients.remove(&self.me);
         for to in recipients {

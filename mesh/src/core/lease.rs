@@ -33,7 +33,7 @@ impl<S: Shelf> Core<S> {
         if all {
             tokens.extend(connected.iter().map(|node| (*node, Vec::new())));
         }
-        for (job, claim) in self.held.keys() {
+        for (job, claim) in self.held.keys().chain(&self.reported) {
             let value = self.replica.cached_job(job).and_then(|j| j.claims().get(claim));
             for watcher in value.iter().flat_map(|c| &c.value.watchers) {
                 let list = tokens.entry(*watcher).or_default();
@@ -135,8 +135,16 @@ impl<S: Shelf> Core<S> {
 
     /// Whether a peer is heard at present.
     pub(super) fn is_heard(&self, now: Now, node: &NodeId, within_ms: u64) -> bool {
+        let heard = self.peers.get(node).filter(|p| p.connected).map(|p| p.last_heard.plus_ms(within_ms));
         *node == self.me
-            || self.peers.get(node).is_some_and(|p| p.connected && p.last_heard.plus_ms(within_ms) > now.mono)
+            || heard.is_some_and(|until| until > now.mono)
+            || (heard.is_some() && self.offered_until(node).is_some_and(|until| until.plus_ms(within_ms) > now.mono))
+    }
+
+    /// When the next offer of a node is due at the latest. Where there are too many peers for everybody to hear
+    /// everybody's presence, the offers tell that a node lives.
+    fn offered_until(&self, node: &NodeId) -> Option<Time> {
+        self.offers.get(node).map(|known| known.heard.plus_ms(self.offer_every_ms()))
     }
 
     /// Watchers of the attempt before that are not heard.
@@ -162,9 +170,9 @@ impl<S: Shelf> Core<S> {
         }
         let long = LEASE_MS * LEASES_UNHEARD;
         let silent = |node: &NodeId| {
-            let peer = self.peers.get(node);
-            peer.is_none_or(|p| !p.connected || p.last_heard.plus_ms(long) <= now.mono)
-                && peer.map_or(Time(0), |p| p.last_heard).plus_ms(long) <= now.mono
+            let heard = self.peers.get(node).map_or(Time(0), |p| p.last_heard);
+            let offered = self.offered_until(node).unwrap_or(Time(0));
+            heard.max(offered).plus_ms(long) <= now.mono
         };
         let known_since = self.first_seen.get(&(job.id, claim.attempt)).copied().unwrap_or(now.mono);
         let all = watchers.iter().chain([&claim.owner]).all(silent) && known_since.plus_ms(long) <= now.mono;
@@ -180,7 +188,7 @@ impl<S: Shelf> Core<S> {
             let over = job.is_void(claim)
                 || job.run(claim).is_some_and(|run| run.ended)
                 || job.lost_by(claim).any(|by| by == self.me)
-                || job.task_state(claim.range.start).is_some_and(|s| s.state.is_final());
+                || job.is_over(claim.range);
             if watching && !over {
                 wanted.insert(*claim, written.value.start_by_ms);
             }

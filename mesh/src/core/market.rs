@@ -26,12 +26,12 @@ impl<S: Shelf> Core<S> {
         self.send(to, &Msg::Offer(signed), out);
     }
 
-    pub(super) fn on_offer(&mut self, signed: &SignedOffer, out: &mut Effects) {
+    pub(super) fn on_offer(&mut self, now: Now, via: NodeId, signed: &SignedOffer, out: &mut Effects) {
         if signed.node == self.me || !self.replica.roster().is_member(&signed.node) {
             return;
         }
         let Some(offer) = signed.open(self.replica.mesh()) else {
-            out.push(Effect::Misbehaved(signed.node, "an offer that does not verify"));
+            out.push(Effect::Misbehaved(via, "an offer that does not verify"));
             return;
         };
         let order = (offer.incarnation, offer.number);
@@ -41,9 +41,14 @@ impl<S: Shelf> Core<S> {
             if moved || !self.is_connected(&signed.node) {
                 out.push(Effect::Reachable(signed.node, offer.addrs.clone()));
             }
-            self.offers.insert(signed.node, KnownOffer { offer });
+            self.offers.insert(signed.node, KnownOffer { offer, heard: now.mono });
             self.offers_version += 1;
         }
+    }
+
+    /// Interval of offers that did not change.
+    pub(super) fn offer_every_ms(&self) -> u64 {
+        OFFER_EVERY_MS.max(OFFER_EVERY_MS_PER_MEMBER * self.replica.roster().members.len() as u64)
     }
 
     pub(super) fn tick_offer(&mut self, now: Now, out: &mut Effects) {
@@ -52,8 +57,7 @@ impl<S: Shelf> Core<S> {
             self.offer.free = free;
             self.offer_dirty = true;
         }
-        let members = self.replica.roster().members.len() as u64;
-        let every = OFFER_EVERY_MS.max(OFFER_EVERY_MS_PER_MEMBER * members);
+        let every = self.offer_every_ms();
         let due = self.offer_at.map(|at| at.plus_ms(if self.offer_dirty { OFFER_CHANGE_EVERY_MS } else { every }));
         if due.is_some_and(|at| !self.is_due(now, at)) {
             return;

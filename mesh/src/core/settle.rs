@@ -115,8 +115,8 @@ impl<S: Shelf> Core<S> {
                     self.wake_at(now.mono.plus_ms(SECURE_WAIT_MS));
                     return;
                 }
-                Some(Securing::Asked(at)) if !self.is_due(now, at.plus_ms(SECURE_WAIT_MS)) => return,
-                Some(Securing::Asked(_) | Securing::Failed) => at_risk = true,
+                Some(Securing::Asked(_)) => return,
+                Some(Securing::Failed) => at_risk = true,
                 Some(Securing::Held) => {}
             }
         }
@@ -131,6 +131,24 @@ impl<S: Shelf> Core<S> {
             at_ms: now.wall_ms,
         };
         self.write(DocId::job(id), &key, &accept);
+    }
+
+    /// Files that did not come in time are not waited for any longer.
+    pub(super) fn tick_securing(&mut self, now: Now) {
+        let asked: Vec<_> = self
+            .securing
+            .iter()
+            .filter_map(|(key, securing)| match securing {
+                Securing::Asked(at) => Some((*key, at.plus_ms(SECURE_WAIT_MS))),
+                Securing::Held | Securing::Failed => None,
+            })
+            .collect();
+        for (key, deadline) in asked {
+            if self.is_due(now, deadline) {
+                self.securing.insert(key, Securing::Failed);
+                self.dirty.insert(key.0);
+            }
+        }
     }
 
     fn write_accept(

@@ -79,7 +79,7 @@ impl<S: Shelf> Core<S> {
                 }
             }
             Msg::Fork { author, seq, branches } => self.on_fork(author, seq, branches, out),
-            Msg::Offer(signed) => self.on_offer(&signed, out),
+            Msg::Offer(signed) => self.on_offer(now, from, &signed, out),
             Msg::Call { job, attempt, range, rank, slices } => {
                 self.on_call(now, from, job, attempt, range, (rank, slices), out);
             }
@@ -92,7 +92,7 @@ impl<S: Shelf> Core<S> {
         match Msg::decode(bytes) {
             Some(Msg::Bundles { bundles, .. }) => self.on_bundles(now, via, bundles, out),
             Some(Msg::Announce(heads)) => self.on_announce(now, via, &heads, out),
-            Some(Msg::Offer(signed)) => self.on_offer(&signed, out),
+            Some(Msg::Offer(signed)) => self.on_offer(now, via, &signed, out),
             Some(Msg::Fork { author, seq, branches }) => self.on_fork(author, seq, branches, out),
             Some(
                 Msg::Hello { .. }
@@ -244,6 +244,9 @@ impl<S: Shelf> Core<S> {
 
     fn on_bundles(&mut self, now: Now, from: NodeId, bundles: Vec<ByteBuf>, out: &mut Effects) {
         for wire in bundles {
+            if self.replica.holds(&wire) {
+                continue;
+            }
             let bundle = match Bundle::decode(wire.into_vec().into()) {
                 Ok(bundle) => bundle,
                 Err(_) => {
@@ -261,6 +264,7 @@ impl<S: Shelf> Core<S> {
                     self.send(from, &Msg::Want { author, from_seq: at_seq }, out);
                 }
                 Ingest::Forked(proof) => self.spread_fork(&proof, out),
+                Ingest::Incomplete => out.push(Effect::Misbehaved(from, "a bundle without its bodies")),
                 Ingest::ForeignMesh => out.push(Effect::Misbehaved(from, "a bundle of another mesh")),
             }
         }

@@ -1,6 +1,8 @@
 //! A mesh in one thread: cores over shelves in memory, a virtual clock, links with drawn latencies, and an executor that
 //! draws how long tasks take and how they end. Everything that is drawn comes from one seed.
 
+#![allow(dead_code, reason = "each test target uses its part")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -21,6 +23,8 @@ use rand_chacha::ChaCha8Rng;
 pub(crate) const WALL_MS: u64 = 1_800_000_000_000;
 /// Wakes of one node without a step of its clock after which it counts as spinning.
 const SPINS_MAX: u32 = 200;
+/// Messages that are kept.
+const SENT_MAX: usize = 1_000;
 
 /// What happens at a time.
 #[derive(Debug, Clone)]
@@ -73,6 +77,10 @@ pub(crate) struct World {
     pub(crate) starts: BTreeSet<(JobId, ClaimId)>,
     pub(crate) misbehaved: Vec<(NodeId, &'static str)>,
     pub(crate) counts: BTreeMap<&'static str, u64>,
+    /// The first messages that left.
+    pub(crate) sent: Vec<Vec<u8>>,
+    /// Whether files that a node asks for ever come.
+    pub(crate) files_come: bool,
     queue: BTreeMap<(u64, u64), Event>,
     serial: u64,
     requests: u64,
@@ -98,6 +106,8 @@ impl World {
             starts: BTreeSet::new(),
             misbehaved: Vec::new(),
             counts: BTreeMap::new(),
+            sent: Vec::new(),
+            files_come: true,
             queue: BTreeMap::new(),
             serial: 0,
             requests: 0,
@@ -200,7 +210,8 @@ impl World {
         assert!(spins.1 < SPINS_MAX, "node {at} wakes without end at {now_ms} ms");
     }
 
-    fn input(&mut self, at: usize, input: Input) {
+    /// Gives a node an input at once.
+    pub(crate) fn input(&mut self, at: usize, input: Input) {
         let now = self.now_of(at);
         let mut out = Effects::new();
         let Some(core) = self.nodes[at].core.as_mut() else { return };
@@ -245,7 +256,7 @@ impl World {
             Effect::Kill { job, claim, exit } => self.kill(at, job, claim, exit),
             Effect::Secure { job, claim, holders, .. } => {
                 let reachable = holders.iter().any(|h| self.links.contains(&pair(at, self.index(h))));
-                if reachable {
+                if reachable && self.files_come {
                     let after = self.rng.random_range(1_000..50_000);
                     self.local(at, after, Input::Secured { job, claim, held: true });
                 }
@@ -258,6 +269,10 @@ impl World {
         }
     }
 
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is not named gets the same answer, also when kinds are added"
+    )]
     fn hash_effect(&mut self, at: usize, effect: &Effect) {
         let mut line = format!("{} {at} ", self.now_us);
         let (name, bytes): (&'static str, &[u8]) = match effect {
@@ -275,6 +290,9 @@ impl World {
             }
         };
         *self.counts.entry(name).or_default() += 1;
+        if !bytes.is_empty() && self.sent.len() < SENT_MAX {
+            self.sent.push(bytes.to_vec());
+        }
         self.trace.update(&(line.len() as u64).to_be_bytes()).update(line.as_bytes()).update(bytes);
     }
 
@@ -487,7 +505,7 @@ fn node(at: usize, key: SigningKey, shelf: MemoryShelf, rng: &mut ChaCha8Rng) ->
         slots,
         cores: 4,
         memory_bytes: 8 << 30,
-        labels: if at % 5 == 0 { vec!["big".into()] } else { Vec::new() },
+        labels: if at.is_multiple_of(5) { vec!["big".into()] } else { Vec::new() },
         price_micros_per_hour: rng.random_range(0..1_000),
         speed_percent: rng.random_range(50..200),
         os: "linux".into(),

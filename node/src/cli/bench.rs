@@ -15,6 +15,7 @@ mod throughput;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::interrupt::Interrupts;
@@ -51,6 +52,9 @@ pub(super) struct BenchArgs {
     /// Python that may have the package hyperqueue
     #[arg(long, value_name = "FILE", default_value = "python3")]
     python: PathBuf,
+    /// Another build of v6 to measure [default: this one]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
     /// Say what is being done, on stderr
     #[arg(long, short)]
     verbose: bool,
@@ -87,6 +91,7 @@ struct Plan {
     quick: bool,
     jobs: usize,
     python: PathBuf,
+    binary: PathBuf,
     repeats: Option<u16>,
 }
 
@@ -125,10 +130,14 @@ pub(super) fn main(args: BenchArgs) -> anyhow::Result<ExitCode> {
 
 async fn all(args: BenchArgs) -> anyhow::Result<ExitCode> {
     let jobs = args.jobs.unwrap_or(if args.quick { JOIN_JOBS_QUICK } else { JOIN_JOBS });
-    let plan = Plan { quick: args.quick, jobs, python: args.python, repeats: args.repeats };
+    let binary = match args.binary {
+        Some(binary) => binary,
+        None => std::env::current_exe().context("this program's own file is not known")?,
+    };
+    let plan = Plan { quick: args.quick, jobs, python: args.python, binary, repeats: args.repeats };
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
-        build: if cfg!(debug_assertions) { "debug" } else { "release" },
+        binary: plan.binary.display().to_string(),
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         load_before: idle::load(),
         load_after: None,

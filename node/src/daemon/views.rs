@@ -90,6 +90,7 @@ pub(super) fn cbor(value: &[u8]) -> serde_json::Value {
     crdt::cbor::decode::<ciborium::Value>(value).map_or(serde_json::Value::Null, json)
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "what is not named gets the same answer, also when kinds are added")]
 fn json(value: ciborium::Value) -> serde_json::Value {
     use ciborium::Value;
     match value {
@@ -111,10 +112,7 @@ fn json(value: ciborium::Value) -> serde_json::Value {
 
 /// A map's key as JSON has it.
 fn name(key: serde_json::Value) -> String {
-    match key {
-        serde_json::Value::String(text) => text,
-        other => other.to_string(),
-    }
+    if let serde_json::Value::String(text) = key { text } else { key.to_string() }
 }
 
 /// The state's name in the API.

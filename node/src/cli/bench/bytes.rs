@@ -55,7 +55,7 @@ async fn fetch(node: &Node, id: &str) -> anyhow::Result<Duration> {
 pub(super) async fn transfer(plan: &Plan) -> anyhow::Result<Row> {
     let bytes = if plan.quick { TRANSFER_BYTES_QUICK } else { TRANSFER_BYTES };
     let mebibytes = bytes >> 20;
-    let mut mesh = Mesh::up(&[0, 1, 0]).await?;
+    let mut mesh = Mesh::up(&plan.binary, &[0, 1, 0]).await?;
     let (mut rates, mut home) = (Samples::default(), Samples::default());
     let mut whole_read = Samples::default();
     for round in 1..=plan.repeats(3) {
@@ -141,7 +141,7 @@ async fn held(node: &Node) -> anyhow::Result<BTreeSet<(String, u64)>> {
 
 pub(super) async fn tree(plan: &Plan) -> anyhow::Result<Row> {
     let files = if plan.quick { TREE_FILES_QUICK } else { TREE_FILES };
-    let mesh = Mesh::up(&[0, 1]).await?;
+    let mesh = Mesh::up(&plan.binary, &[0, 1]).await?;
     let root = mesh.dir("tree");
     write_tree(&root, files)?;
     let path = root.to_str().context("the temporary directory's name is not UTF-8")?;

@@ -28,7 +28,7 @@ const HISTORY_MAX: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) async fn kill(plan: &Plan) -> anyhow::Result<Row> {
-    let mut mesh = Mesh::up(&[0, 1, 1, 1]).await?;
+    let mut mesh = Mesh::up(&plan.binary, &[0, 1, 1, 1]).await?;
     let status: StatusView = mesh.first().client.get("/v1/status").await?;
     #[expect(clippy::cast_precision_loss, reason = "a lease has seconds")]
     let lease_s = status.lease_ms as f64 / 1_000.0;
@@ -79,11 +79,11 @@ async fn one_kill(mesh: &mut Mesh) -> anyhow::Result<Duration> {
 }
 
 pub(super) async fn join(plan: &Plan) -> anyhow::Result<Row> {
-    let mesh = Mesh::up(&[2, 2, 2]).await?;
+    let mesh = Mesh::up(&plan.binary, &[2, 2, 2]).await?;
     let (jobs, fill) = fill(&mesh, plan).await?;
     let ticket = mesh.first().ticket(1).await?;
     let begun = Instant::now();
-    let joiner = Node::up(&mesh.dir("joiner"), 1, Some(&ticket)).await?;
+    let joiner = mesh.join("joiner", 1, &ticket).await?;
     let ready = begun.elapsed();
     let schedule = schedule(&joiner, begun).await?;
     let history = history(&mesh, &joiner, begun).await?;

@@ -27,7 +27,7 @@ pub(super) async fn idle(plan: &Plan) -> anyhow::Result<Row> {
     if !cfg!(target_os = "linux") {
         return Ok(row.not_measured("it reads /proc, which this system lacks"));
     }
-    let mesh = Mesh::up(&[1; NODES]).await?;
+    let mesh = Mesh::up(&plan.binary, &[1; NODES]).await?;
     tokio::time::sleep(SETTLE).await;
     let pids = mesh.nodes.iter().map(super::nodes::Node::pid).collect::<anyhow::Result<Vec<u32>>>()?;
     let before = pids.iter().map(|pid| cpu_seconds(*pid)).collect::<anyhow::Result<Vec<f64>>>()?;

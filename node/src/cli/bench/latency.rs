@@ -19,8 +19,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 const CLOCK_STEP_MAX: Duration = Duration::from_millis(1);
 
 /// Three idle nodes: one that only submits, two with a slot each.
-async fn three() -> anyhow::Result<Mesh> {
-    Mesh::up(&[0, 1, 1]).await
+async fn three(plan: &Plan) -> anyhow::Result<Mesh> {
+    Mesh::up(&plan.binary, &[0, 1, 1]).await
 }
 
 struct Start {
@@ -40,7 +40,7 @@ pub(super) async fn start(plan: &Plan) -> anyhow::Result<Row> {
     if !cfg!(target_os = "linux") {
         return Ok(row.not_measured("the job reads its clock by `date +%s%N`, which this system lacks"));
     }
-    let mesh = three().await?;
+    let mesh = three(plan).await?;
     let node = mesh.first();
     warm(node).await?;
     let (mut outside, mut inside, mut stepped) = (Samples::default(), Samples::default(), 0);
@@ -98,7 +98,7 @@ async fn warm(node: &Node) -> anyhow::Result<()> {
 }
 
 pub(super) async fn run(plan: &Plan) -> anyhow::Result<Row> {
-    let mesh = three().await?;
+    let mesh = three(plan).await?;
     let node = mesh.first();
     warm(node).await?;
     let (mut whole, mut bare) = (Samples::default(), Samples::default());

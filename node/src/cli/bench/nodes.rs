@@ -28,6 +28,7 @@ pub(super) struct Node {
     pub(super) dir: PathBuf,
     pub(super) id: String,
     pub(super) client: Client,
+    binary: PathBuf,
     child: Child,
     slots: u32,
 }
@@ -36,6 +37,7 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) struct Mesh {
     pub(super) nodes: Vec<Node>,
+    binary: PathBuf,
     root: tempfile::TempDir,
 }
 
@@ -46,15 +48,10 @@ pub(super) struct Ended {
     pub(super) stdout: Vec<u8>,
 }
 
-/// This binary.
-pub(super) fn v6() -> anyhow::Result<PathBuf> {
-    std::env::current_exe().context("this program's own file is not known")
-}
-
 impl Node {
     /// Starts a node and waits until it is ready.
-    pub(super) async fn up(dir: &Path, slots: u32, ticket: Option<&str>) -> anyhow::Result<Self> {
-        let mut command = Command::new(v6()?);
+    pub(super) async fn up(binary: &Path, dir: &Path, slots: u32, ticket: Option<&str>) -> anyhow::Result<Self> {
+        let mut command = Command::new(binary);
         command.args(["up", "--api", "127.0.0.1:0", "--no-mdns", "--json", "--listen", "/ip4/127.0.0.1/tcp/0"]);
         command.arg("--name").arg(dir.file_name().unwrap_or_default());
         command.arg("--slots").arg(slots.to_string()).arg("--data-dir").arg(dir);
@@ -71,7 +68,7 @@ impl Node {
         let Some(line) = line else { bail!("a node ended at once: {}", failed()) };
         let ready: serde_json::Value = serde_json::from_str(&line).context("the ready line is not understood")?;
         let id = ready["node"].as_str().context("the ready line names no node")?.to_owned();
-        Ok(Self { dir: dir.to_owned(), id, client: Client::open(dir)?, child, slots })
+        Ok(Self { binary: binary.to_owned(), dir: dir.to_owned(), id, client: Client::open(dir)?, child, slots })
     }
 
     /// Process id.
@@ -86,22 +83,22 @@ impl Node {
 
     /// Starts a killed node again.
     pub(super) async fn restart(&mut self) -> anyhow::Result<()> {
-        let fresh = Self::up(&self.dir, self.slots, None).await?;
+        let fresh = Self::up(&self.binary, &self.dir, self.slots, None).await?;
         *self = fresh;
         Ok(())
     }
 
-    /// A command of this binary that asks this node.
-    pub(super) fn v6(&self, args: &[&str]) -> anyhow::Result<Command> {
-        let mut command = Command::new(v6()?);
+    /// A command that asks this node.
+    fn v6(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
         command.env("V6_DATA_DIR", &self.dir).args(args).stdin(Stdio::null()).kill_on_drop(true);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        Ok(command)
+        command
     }
 
-    /// Runs a command of this binary and returns how long it took as a whole.
+    /// Runs a command and returns how long it took as a whole.
     pub(super) async fn time_v6(&self, args: &[&str]) -> anyhow::Result<Duration> {
-        let mut command = self.v6(args)?;
+        let mut command = self.v6(args);
         let begun = Instant::now();
         let output = command.output().await?;
         let took = begun.elapsed();
@@ -190,14 +187,14 @@ impl Drop for Node {
 
 impl Mesh {
     /// Starts a node for each number of slots, and waits until all know each other.
-    pub(super) async fn up(slots: &[u32]) -> anyhow::Result<Self> {
+    pub(super) async fn up(binary: &Path, slots: &[u32]) -> anyhow::Result<Self> {
         let root = tempfile::Builder::new().prefix("v6-bench-").tempdir()?;
-        let mut mesh = Self { nodes: Vec::new(), root };
-        let first = Node::up(&mesh.dir("n0"), slots.first().copied().unwrap_or(0), None).await?;
+        let mut mesh = Self { nodes: Vec::new(), binary: binary.to_owned(), root };
+        let first = Node::up(binary, &mesh.dir("n0"), slots.first().copied().unwrap_or(0), None).await?;
         let ticket = first.ticket(slots.len()).await?;
         mesh.nodes.push(first);
         for (at, slots) in slots.iter().enumerate().skip(1) {
-            let node = Node::up(&mesh.dir(&format!("n{at}")), *slots, Some(&ticket)).await?;
+            let node = mesh.join(&format!("n{at}"), *slots, &ticket).await?;
             mesh.nodes.push(node);
         }
         for (at, node) in mesh.nodes.iter().enumerate() {
@@ -205,6 +202,11 @@ impl Mesh {
             node.wait_peers(others().count(), others().filter(|(_, slots)| **slots > 0).count()).await?;
         }
         Ok(mesh)
+    }
+
+    /// Starts one more node with a ticket; it is not counted as one of the mesh's.
+    pub(super) async fn join(&self, name: &str, slots: u32, ticket: &str) -> anyhow::Result<Node> {
+        Node::up(&self.binary, &self.dir(name), slots, Some(ticket)).await
     }
 
     /// A path inside the directory that goes with the mesh.

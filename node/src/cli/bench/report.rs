@@ -80,7 +80,8 @@ impl Row {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) version: &'static str,
-    pub(super) build: &'static str,
+    /// The program measured.
+    pub(super) binary: String,
     pub(super) cores: usize,
     /// Load of the last minute before the first row, and after the last.
     pub(super) load_before: Option<f64>,
@@ -104,8 +105,8 @@ impl Report {
         let load = |load: Option<f64>| load.map_or_else(|| "unknown".to_owned(), |load| format!("{load:.2}"));
         let (before, after) = (load(self.load_before), load(self.load_after));
         output::say(&format!(
-            "v6 {} ({} build), {} cores, load of a minute before {before}, after {after}",
-            self.version, self.build, self.cores
+            "v6 {} ({}), {} cores, load of a minute before {before}, after {after}",
+            self.version, self.binary, self.cores
         ));
     }
 }

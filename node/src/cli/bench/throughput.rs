@@ -31,7 +31,7 @@ const HYPERQUEUE: &str = include_str!("hq_array.py");
 
 pub(super) async fn array(plan: &Plan) -> anyhow::Result<Row> {
     let tasks = if plan.quick { ARRAY_TASKS_QUICK } else { ARRAY_TASKS };
-    let mesh = Mesh::up(&[0, 1, 1]).await?;
+    let mesh = Mesh::up(&plan.binary, &[0, 1, 1]).await?;
     let count = tasks.to_string();
     let (mut ours, mut xargs, mut hyperqueue) = (Samples::default(), Samples::default(), Samples::default());
     let (mut no_xargs, mut no_hyperqueue) = (None, None);
@@ -125,7 +125,7 @@ fn last_line(bytes: &[u8]) -> String {
 }
 
 pub(super) async fn batch(plan: &Plan) -> anyhow::Result<Row> {
-    let mesh = Mesh::up(&[2, 2, 2]).await?;
+    let mesh = Mesh::up(&plan.binary, &[2, 2, 2]).await?;
     let node = mesh.first();
     let file = write_batch(&mesh, BATCH_JOBS)?;
     let file = file.to_str().context("the temporary directory's name is not UTF-8")?;
@@ -166,6 +166,8 @@ pub(super) async fn wait_done(mesh: &Mesh, jobs: usize) -> anyhow::Result<()> {
         if done >= jobs as u64 {
             return Ok(());
         }
+        let failed = status.jobs.get(&JobState::Failed).copied().unwrap_or(0);
+        anyhow::ensure!(failed == 0, "{failed} jobs failed, {done} of {jobs} are done");
         anyhow::ensure!(begun.elapsed() < TAKES_MAX, "{done} of {jobs} jobs are done after {TAKES_MAX:?}");
         tokio::time::sleep(LOOK).await;
     }

@@ -50,11 +50,11 @@ pub(super) async fn artifact(api: &Api, key: ArtifactKey, range: Option<ByteRang
         let fetched = api.0.blobs.fetch(&blob, &holders, &pin, None).await;
         fetched.map_err(|e| ApiError::NotReady(format!("the blob {} cannot be fetched: {e}", blob.hash)))?;
     }
-    Ok(body(api, blob, range).await)
+    Ok(body(api, blob, range))
 }
 
-pub(super) async fn missing(api: &Api, hashes: Vec<BlobHash>) -> Result<Vec<BlobHash>, ApiError> {
-    Ok(hashes.into_iter().filter(|hash| api.0.blobs.resolve(hash).is_none()).collect())
+pub(super) fn missing(api: &Api, hashes: Vec<BlobHash>) -> Vec<BlobHash> {
+    hashes.into_iter().filter(|hash| api.0.blobs.resolve(hash).is_none()).collect()
 }
 
 pub(super) async fn put_blob(
@@ -103,7 +103,7 @@ pub(super) async fn put_tree(api: &Api, manifest: Bytes) -> Result<TreeAdded, Ap
     Ok(TreeAdded { tree: blob.hash.to_string(), missing })
 }
 
-pub(super) async fn blobs(api: &Api, query: BlobsQuery) -> Result<Page<BlobRow>, ApiError> {
+pub(super) fn blobs(api: &Api, query: BlobsQuery) -> Page<BlobRow> {
     let most = query.limit.map_or(BLOBS_PAGE, |l| l as usize).clamp(1, BLOBS_PAGE);
     let rows = api.0.blobs.list(query.cursor.and_then(|c| c.parse().ok()), most);
     let items: Vec<BlobRow> = rows
@@ -116,7 +116,7 @@ pub(super) async fn blobs(api: &Api, query: BlobsQuery) -> Result<Page<BlobRow>,
         })
         .collect();
     let next = (items.len() == most).then(|| items.last().map(|row| row.blob.clone())).flatten();
-    Ok(Page { items, next })
+    Page { items, next }
 }
 
 pub(super) async fn gc(api: &Api) -> Result<GcReport, ApiError> {
@@ -128,7 +128,7 @@ pub(super) async fn gc(api: &Api) -> Result<GcReport, ApiError> {
     })
 }
 
-async fn body(api: &Api, blob: BlobRef, range: Option<ByteRange>) -> BlobBody {
+fn body(api: &Api, blob: BlobRef, range: Option<ByteRange>) -> BlobBody {
     let reader = match range {
         Some(range) => api.0.blobs.read_range(&blob, range.start..range.end.min(blob.size)),
         None => api.0.blobs.read(&blob),

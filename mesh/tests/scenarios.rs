@@ -1,0 +1,83 @@
+//! What once went wrong, each as the smallest mesh that shows it.
+
+#[path = "harness/world.rs"]
+mod world;
+
+use crdt::ids::JobId;
+use crdt::job::{Exit, JobSpec, JobState};
+use mesh::{Command, Input};
+use world::{Event, WALL_MS, World};
+
+const JOB: JobId = JobId([1; 16]);
+
+/// Submits one job at two seconds.
+fn submit(world: &mut World, at: usize, program: &str, mean_ms: u64, labels: &[&str]) {
+    let node = &world.nodes[at];
+    let person = node.core.as_ref().expect("it runs").replica().roster().person(&node.id).expect("a member");
+    let spec = JobSpec {
+        command: vec![program.into(), mean_ms.to_string()],
+        labels: labels.iter().map(|l| (*l).to_owned()).collect(),
+        person,
+        created_ms: WALL_MS,
+        ..JobSpec::default()
+    };
+    world.at_ms(2_000, Event::Command(at, Command::Submit(vec![(JOB, spec)])));
+}
+
+fn job(world: &World, at: usize) -> &crdt::job::Job {
+    world.nodes[at].core.as_ref().expect("it runs").replica().cached_job(&JOB).expect("the job is in memory")
+}
+
+#[test]
+fn a_result_that_waits_for_its_flush_is_not_given_back() {
+    let mut world = World::new(3, 1);
+    submit(&mut world, 0, "work", 600_000, &[]);
+    world.run_until_ms(4_000, |_| false);
+    let (id, claim) = *world.starts.first().expect("it runs");
+    let (task, at_ms) = (0, WALL_MS + 4_000);
+    for _ in 0..mesh::limits::FLUSH_BURST {
+        let (artifacts, holders) = (Vec::new(), Vec::new());
+        world.input(0, Input::Progress { job: id, claim, artifacts, checkpoint: None, holders });
+    }
+    world.input(0, Input::Exited { job: id, claim, task, started_ms: at_ms, at_ms, exit: Exit::Code(0) });
+    world.input(0, Input::Ended { job: id, claim, log: None, cost_micros: 0 });
+    // Anything that makes the node look at the job again before the report has left.
+    world.input(0, Input::Secured { job: id, claim, held: true });
+    world.run_until_ms(6_000, |_| false);
+    assert_eq!(job(&world, 0).state(), Some(JobState::Done));
+    assert_eq!(world.starts.len(), 1, "it ran once");
+}
+
+#[test]
+fn files_that_never_come_do_not_hold_a_result_up_for_ever() {
+    let mut world = World::new(4, 2);
+    world.files_come = false;
+    submit(&mut world, 1, "make", 300, &["big"]);
+    world.run_until_ms(15_000, |_| false);
+    assert!(job(&world, 1).accepted(0).is_none(), "the submitter waits for the files");
+    world.run_until_ms(25_000, |_| false);
+    assert!(job(&world, 1).accepted(0).expect("it stopped waiting").at_risk);
+}
+
+#[test]
+fn a_long_run_among_many_nodes_is_left_alone() {
+    let mut world = World::new(5, 36);
+    submit(&mut world, 1, "work", 60_000, &[]);
+    world.run_until_ms(10_000, |_| false);
+    let early = world.starts.clone();
+    world.run_until_ms(30_000, |_| false);
+    assert_eq!(job(&world, 7).state(), Some(JobState::Running));
+    assert_eq!(world.starts, early, "nobody takes over what runs");
+}
+
+#[test]
+fn a_cancelled_job_is_accepted_as_such() {
+    let mut world = World::new(6, 2);
+    submit(&mut world, 1, "work", 1_000, &["gpu"]);
+    world.at_ms(3_000, Event::Command(1, Command::Cancel(JOB)));
+    world.run_until_ms(5_000, |_| false);
+    for at in 0..2 {
+        assert_eq!(job(&world, at).state(), Some(JobState::Cancelled));
+        assert!(job(&world, at).accepted(0).is_some(), "it is written down");
+    }
+}
