@@ -19,7 +19,7 @@ use crdt::ids::{JobId, TraceId};
 use serde::{Deserialize, Serialize};
 
 pub use crate::sandbox::SandboxKind;
-pub use parent::{Cell, CellHandle};
+pub use parent::{Cell, CellHandle, WarmCell};
 
 /// The directory inside a workspace that belongs to the cell: `HOME` and `TMPDIR` lie in it, artifacts never do.
 pub const PRIVATE_DIR: &str = ".v6";

@@ -300,6 +300,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     if let Some(path) = shared.options.recovery_key.clone() {
         recover(&shared, &path).await?;
     }
+    if shared.options.slots != Some(0) && sandbox != SandboxKind::Bwrap {
+        shared.cells.keep_warm();
+    }
     let server = start_api(&shared).await?;
     let stop = stop_signal()?;
     say_ready(&shared, mesh_id, server.address());
@@ -307,6 +310,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let request = shared.core.command(Command::Drain);
     drop(tokio::time::timeout(DRAIN_WAIT, request).await);
     shared.cells.wait_empty(DRAIN_WAIT).await;
+    shared.cells.cool();
     server.shutdown().await;
     drop(std::fs::remove_file(shared.options.data_dir.join(crate::client::API_FILE)));
     shared.core.stop().await;

@@ -362,12 +362,13 @@ impl JobLog {
         file.sync_data().map_err(|source| self.io(source))
     }
 
-    /// Completes the log: durable, never longer, named by its hash. Sealing again gives the same answer.
+    /// Completes the log: never longer, named by its hash. Sealing again gives the same answer.
+    ///
+    /// Not durable by itself: whoever names it elsewhere copies its bytes there.
     ///
     /// # Errors
-    /// [`LogError::Io`], and [`LogError::Refused`] while the end of a frame is missing.
+    /// [`LogError::Refused`] while the end of a frame is missing.
     pub fn seal(&self) -> Result<(BlobHash, u64), LogError> {
-        self.sync()?;
         let mut inner = self.lock();
         if !inner.partial.is_empty() {
             return Err(LogError::Refused { at: inner.whole, why: "the end of a frame is missing" });

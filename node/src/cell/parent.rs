@@ -29,6 +29,10 @@ const STDERR_BYTES_MAX: usize = 4096;
 #[derive(Debug, Clone, Copy)]
 pub struct Cell;
 
+/// A cell's process that was started ahead and waits to hear what it is for. Dropping it ends it.
+#[derive(Debug)]
+pub struct WarmCell(Child);
+
 /// A running cell. Dropping it kills the cell and every process of its job.
 #[derive(Debug)]
 pub struct CellHandle {
@@ -46,6 +50,26 @@ impl Cell {
     /// # Errors
     /// [`CellError::Spec`] and [`CellError::Spawn`].
     pub fn spawn(exe: &Path, spec: CellSpec) -> Result<(CellHandle, mpsc::Receiver<CellEvent>), CellError> {
+        Self::spawn_in(None, exe, spec)
+    }
+
+    /// Starts a process ahead, for any job that runs in no namespaces of its own (not [`SandboxKind::Bwrap`]).
+    ///
+    /// # Errors
+    /// [`CellError::Spawn`].
+    pub fn warm(exe: &Path) -> Result<WarmCell, CellError> {
+        start(&[exe.into(), "cell".into()]).map(WarmCell)
+    }
+
+    /// As [`Cell::spawn`], in a process that was started ahead, where there is one that serves.
+    ///
+    /// # Errors
+    /// As [`Cell::spawn`].
+    pub fn spawn_in(
+        warm: Option<WarmCell>,
+        exe: &Path,
+        spec: CellSpec,
+    ) -> Result<(CellHandle, mpsc::Receiver<CellEvent>), CellError> {
         let cores = CoreLease::take(spec.cpu_cores);
         let hello = Hello {
             owner_home: process::home_dir(),
@@ -62,16 +86,11 @@ impl Cell {
                 "its command and environment take more than {COMMAND_BYTES_MAX} bytes"
             )));
         }
-        let line = command_line(exe, &hello)?;
-        let mut child = tokio::process::Command::new(&line[0])
-            .args(&line[1..])
-            .env_clear()
-            .envs(process::system_environment())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(CellError::Spawn)?;
+        let serves = |warm: &mut WarmCell| !hello.inside_bwrap && matches!(warm.0.try_wait(), Ok(None));
+        let mut child = match warm.and_then(|mut warm| serves(&mut warm).then_some(warm)) {
+            Some(warm) => warm.0,
+            None => start(&command_line(exe, &hello)?)?,
+        };
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             unreachable!("all three were asked for");
@@ -116,6 +135,19 @@ impl CellHandle {
             mpsc::error::TrySendError::Closed(_) => CellError::Gone,
         })
     }
+}
+
+fn start(line: &[OsString]) -> Result<Child, CellError> {
+    tokio::process::Command::new(&line[0])
+        .args(&line[1..])
+        .env_clear()
+        .envs(process::system_environment())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(CellError::Spawn)
 }
 
 fn check(spec: &CellSpec) -> Result<(), CellError> {

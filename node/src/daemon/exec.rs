@@ -20,7 +20,7 @@ use outputs::Outputs;
 
 use super::{Shared, now_ms};
 use crate::blobs::{BlobRef, Pin};
-use crate::cell::{Cell, CellEvent, CellSpec, Death, KillReason, KillTarget};
+use crate::cell::{Cell, CellEvent, CellSpec, Death, KillReason, KillTarget, WarmCell};
 use crate::joblog::{JobLog, LogKey};
 use crate::platform::files;
 
@@ -46,12 +46,13 @@ pub(super) struct Work {
 /// Claims that run here, and the room for files of those that run elsewhere.
 pub(crate) struct Cells {
     running: Mutex<BTreeMap<(JobId, ClaimId), mpsc::Sender<Exit>>>,
+    warm: Mutex<Option<WarmCell>>,
     copies: Semaphore,
 }
 
 impl Default for Cells {
     fn default() -> Self {
-        Self { running: Mutex::default(), copies: Semaphore::new(copies::SERVED_MAX) }
+        Self { running: Mutex::default(), warm: Mutex::default(), copies: Semaphore::new(copies::SERVED_MAX) }
     }
 }
 
@@ -64,6 +65,23 @@ impl Cells {
         if let Some(kill) = self.lock().get(&(job, claim)) {
             drop(kill.try_send(exit));
         }
+    }
+
+    /// Starts a cell's process ahead, unless one waits.
+    pub(super) fn keep_warm(&self) {
+        let mut warm = self.warm.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if warm.is_none() {
+            *warm = std::env::current_exe().ok().and_then(|exe| Cell::warm(&exe).ok());
+        }
+    }
+
+    fn take_warm(&self) -> Option<WarmCell> {
+        self.warm.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+
+    /// Ends the process that was started ahead.
+    pub(super) fn cool(&self) {
+        drop(self.take_warm());
     }
 
     pub(super) async fn wait_empty(&self, most: Duration) {
@@ -106,6 +124,7 @@ pub(super) async fn run(shared: Arc<Shared>, work: Work) {
     shared.core.input(Input::Ended { job: key.0, claim: key.1, log, cost_micros });
     shared.cells.lock().remove(&key);
     drop(tokio::fs::remove_dir_all(&dir).await);
+    shared.cells.keep_warm();
 }
 
 /// Reports that the tasks of a claim did not start, but for the first ones.
@@ -227,7 +246,7 @@ impl Run {
 
     async fn drive(&mut self, mut kills: mpsc::Receiver<Exit>) -> anyhow::Result<()> {
         let exe = std::env::current_exe().context("the path of this program is not known")?;
-        let (cell, mut events) = Cell::spawn(&exe, self.spec())?;
+        let (cell, mut events) = Cell::spawn_in(self.shared.cells.take_warm(), &exe, self.spec())?;
         let range = self.work.claim.range;
         cell.run(range.start..range.end, 1)?;
         let mut wanted: Option<Exit> = None;
