@@ -15,7 +15,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crdt::ids::{BlobHash, JobId};
+use crdt::ids::{BlobHash, JobId, NodeId};
 use tokio::sync::watch;
 
 pub use crate::cell::Stream;
@@ -41,6 +41,8 @@ pub struct LogKey {
     pub attempt: u32,
     /// The first task of the range that was run together.
     pub start: u32,
+    /// Who ran it: two may hold one attempt for a moment.
+    pub owner: NodeId,
 }
 
 /// Why a log cannot be read or written.
@@ -129,7 +131,7 @@ impl LogStore {
     #[must_use]
     pub fn path(&self, key: LogKey) -> PathBuf {
         let job = key.job.to_string();
-        self.root.join(&job[..2]).join(job).join(format!("{}-{}.log", key.attempt, key.start))
+        self.root.join(&job[..2]).join(job).join(format!("{}-{}-{}.log", key.attempt, key.start, key.owner))
     }
 
     /// Opens a log, empty where there is none. Costs a read of the whole file, for its hash.
@@ -156,8 +158,10 @@ impl LogStore {
             Err(source) => return Err(LogError::Io { path: dir, source }),
         };
         let key = |name: &str| {
-            let (attempt, start) = name.strip_suffix(".log")?.split_once('-')?;
-            Some(LogKey { job, attempt: attempt.parse().ok()?, start: start.parse().ok()? })
+            let (attempt, rest) = name.strip_suffix(".log")?.split_once('-')?;
+            let (start, owner) = rest.split_once('-')?;
+            let (attempt, start) = (attempt.parse().ok()?, start.parse().ok()?);
+            Some(LogKey { job, attempt, start, owner: owner.parse().ok()? })
         };
         let mut keys: Vec<LogKey> = entries.flatten().filter_map(|e| key(e.file_name().to_str()?)).collect();
         keys.sort_unstable();

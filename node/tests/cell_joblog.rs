@@ -5,11 +5,11 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::time::Instant;
 
-use crdt::ids::{BlobHash, JobId};
+use crdt::ids::{BlobHash, JobId, NodeId};
 use node::joblog::{FrameStream, JobLog, LogError, LogKey, LogStore, Stream};
 use proptest::prelude::*;
 
-const KEY: LogKey = LogKey { job: JobId([0xab; 16]), attempt: 1, start: 0 };
+const KEY: LogKey = LogKey { job: JobId([0xab; 16]), attempt: 1, start: 0, owner: NodeId([3; 32]) };
 
 fn store() -> (tempfile::TempDir, LogStore) {
     let dir = tempfile::tempdir().unwrap();

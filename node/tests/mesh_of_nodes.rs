@@ -169,3 +169,22 @@ fn a_ticket_is_good_for_as_many_nodes_as_it_says() {
     assert!(refused(&ticket[..ticket.len() - 1]).contains("damaged"));
     assert!(refused("hello").contains("not a V6 ticket"));
 }
+
+#[test]
+fn a_dead_workers_output_reads_the_same_on_a_node_that_had_no_part_in_it() {
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    let ticket = alpha.ticket("2");
+    let mut beta = Node::up(root.path(), "beta", &["--slots", "1", "--join", &ticket]);
+    let gamma = Node::up(root.path(), "gamma", &["--slots", "0", "--join", &ticket]);
+    alpha.wait_peers(1);
+    let job = alpha.json(&["run", "--detach", "--json", "--", "sh", "-c", "echo one; echo two; sleep 30"]);
+    let job = job["job"].as_str().expect("an id").to_owned();
+    gamma.wait("the output of a running job", |node| node.v6(&["logs", &job]).stdout == b"one\ntwo\n");
+    alpha.wait("the copy", |node| node.v6(&["logs", &job]).stdout == b"one\ntwo\n");
+    beta.child.kill().expect("killed");
+    let lost = |node: &Node| node.json(&["job", "show", &job, "--json"])["tasks"][0]["attempts"][0]["state"] == "lost";
+    gamma.wait("the loss", lost);
+    std::fs::remove_dir_all(root.path().join("gamma/logs")).expect("what it copied is gone");
+    assert_eq!(gamma.v6(&["logs", &job]).stdout, b"one\ntwo\n");
+}

@@ -204,6 +204,9 @@ pub enum Outcome {
     Returned,
 }
 
+/// The signal that ends a task at its timeout.
+const SIGTERM: i32 = 15;
+
 impl Exit {
     /// What it comes to.
     #[must_use]
@@ -222,7 +225,7 @@ impl Exit {
         match self {
             Self::Code(code) => Some(*code),
             Self::Signal(signal) => Some(128 + signal),
-            Self::Timeout => Some(124),
+            Self::Timeout => Some(128 + SIGTERM),
             Self::Limit(_) => Some(137),
             Self::NotStarted(_) => Some(125),
             Self::Cancelled => Some(130),

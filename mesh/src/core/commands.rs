@@ -45,10 +45,16 @@ impl<S: Shelf> Core<S> {
         }
     }
 
+    /// What to call this node's lack of rights.
+    fn standing(&self, role: Option<crdt::roster::Role>) -> String {
+        let revoked = self.replica.roster().revoked.contains_key(&self.me);
+        role.map_or(if revoked { "revoked" } else { "none" }, |role| role.name()).to_owned()
+    }
+
     fn submit(&mut self, jobs: Vec<(JobId, JobSpec)>) -> Result<Vec<Option<String>>, Refusal> {
         let role = self.replica.roster().role(&self.me);
         if !role.is_some_and(|role| role.may_submit()) {
-            return Err(Refusal::Role(role.map_or("none", |r| r.name()).to_owned()));
+            return Err(Refusal::Role(self.standing(role)));
         }
         let mut warnings = Vec::new();
         for (id, spec) in &jobs {
@@ -95,7 +101,7 @@ impl<S: Shelf> Core<S> {
         }
         let allowed = role.is_some_and(|r| r.may_administer() || (r.may_submit() && owner == person));
         if !allowed {
-            return Err(Refusal::Role(role.map_or("none", |r| r.name()).to_owned()));
+            return Err(Refusal::Role(self.standing(role)));
         }
         self.write(DocId::job(id), &Key::Control(next), &Control { op, at_ms: now.wall_ms });
         Ok(Some(Vec::new()))

@@ -162,6 +162,10 @@ pub(super) async fn send_input(client: &Client, root: &Path, no_ignore: bool) ->
 fn request(args: &RunArgs) -> anyhow::Result<JobRequest> {
     for glob in &args.output {
         globset::Glob::new(glob).map_err(|error| UsageError(format!("--output: {error}")))?;
+        if glob.starts_with('/') || glob.split(['/', '\\']).any(|part| part == "..") {
+            let text = format!("--output {glob:?} leads out of the job's directory: write a path within it");
+            return Err(UsageError(text).into());
+        }
     }
     Ok(JobRequest {
         command: args.command.clone(),
@@ -246,7 +250,12 @@ async fn cancel(directory: &Path, job: &str) -> anyhow::Result<()> {
 
 async fn finish(directory: &Path, job: &str, followed: Followed) -> anyhow::Result<ExitCode> {
     match followed {
-        Followed::Ended { exit: Some(code), .. } => Ok(ExitCode::from(byte(code))),
+        Followed::Ended { exit: Some(code), reason, .. } => {
+            if let Some(reason) = reason {
+                eprintln!("v6: the job {job} did not succeed: {reason}\nSee `v6 job explain {job}`.");
+            }
+            Ok(ExitCode::from(byte(code)))
+        }
         Followed::Ended { state, exit: None, reason } => {
             let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             if state == web_gateway::api::JobState::Done {

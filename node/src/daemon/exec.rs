@@ -145,7 +145,8 @@ async fn start(shared: &Arc<Shared>, work: Work, dir: &Path) -> Result<(Run, Out
         files::create_private_dir(&dir.join("checkpoints"))?;
         place_input(shared, &work, &dir.join("ws")).await.context("the input tree cannot be laid out")?;
         let resume = place_checkpoint(shared, &work, dir).await;
-        let key = LogKey { job: work.job, attempt: work.claim.attempt, start: work.claim.range.start };
+        let claim = work.claim;
+        let key = LogKey { job: work.job, attempt: claim.attempt, start: claim.range.start, owner: claim.owner };
         let log = shared.logs.log(key)?;
         let outputs = Outputs::new(shared, &work, dir.to_owned())?;
         anyhow::Ok((resume, log, outputs))

@@ -55,6 +55,11 @@ impl Logs {
     }
 }
 
+/// Most time that a reader waits for what others have of a log.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
+/// Stillness after which all that is there has come.
+const CATCH_UP_STILL: Duration = Duration::from_millis(150);
+
 /// Logs that are being copied here, and who waits for changes of which jobs.
 #[derive(Default)]
 pub(crate) struct Follows {
@@ -65,6 +70,10 @@ pub(crate) struct Follows {
 impl Follows {
     fn begin(&self, key: LogKey) -> bool {
         self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key)
+    }
+
+    fn is_copying(&self, key: LogKey) -> bool {
+        self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(&key)
     }
 
     /// Wakes whoever follows one of these.
@@ -99,18 +108,19 @@ pub(super) async fn serve(shared: Arc<Shared>, mut stream: NetStream) {
         anyhow::ensure!(len <= REQUEST_BYTES_MAX, "the request is too long");
         let mut request = vec![0; len as usize];
         stream.read_exact(&mut request).await?;
-        let (job, attempt, start, mut offset): (JobId, u32, u32, u64) = cbor::decode(&request)?;
-        let key = LogKey { job, attempt, start };
+        let (job, attempt, start, owner, mut offset): (JobId, u32, u32, NodeId, u64) = cbor::decode(&request)?;
+        let key = LogKey { job, attempt, start, owner };
         anyhow::ensure!(shared.logs.exists(key), "no such log here");
         let log = shared.logs.log(key)?;
         let mut length = log.follow();
         loop {
             let bytes = log.read_raw(offset, CHUNK_BYTES)?;
             if bytes.is_empty() {
-                if length.borrow_and_update().sealed {
+                let more_comes = owner == shared.me || shared.follows.is_copying(key);
+                if length.borrow_and_update().sealed || !more_comes {
                     break;
                 }
-                length.changed().await?;
+                drop(tokio::time::timeout(LOOK_EVERY, length.changed()).await);
                 continue;
             }
             offset += bytes.len() as u64;
@@ -142,37 +152,38 @@ pub(super) async fn follow_own(shared: &Arc<Shared>, jobs: Vec<JobId>) {
     }
 }
 
-/// Copies a log from its owner, unless that is under way.
-fn copy(shared: &Arc<Shared>, key: LogKey, owner: NodeId) {
+/// Copies a log from a node that has it, unless that is under way.
+fn copy(shared: &Arc<Shared>, key: LogKey, from: NodeId) {
     if !shared.follows.begin(key) {
         return;
     }
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let copied = async {
-            let log = shared.logs.log(key)?;
-            let mut offset = log.len();
-            let mut stream = shared.net.open_stream(owner, Proto::Logs).await?;
-            let request = cbor::encode(&(key.job, key.attempt, key.start, offset));
-            stream.write_u32(u32::try_from(request.len())?).await?;
-            stream.write_all(&request).await?;
-            stream.flush().await?;
-            let mut buffer = vec![0; CHUNK_BYTES];
-            loop {
-                let read = stream.read(&mut buffer).await?;
-                if read == 0 {
-                    break;
-                }
-                log.append_raw(offset, &buffer[..read])?;
-                offset += read as u64;
-            }
-            anyhow::Ok(())
-        };
-        if let Err(error) = copied.await {
+        if let Err(error) = copy_all(&shared, key, from).await {
             tracing::debug!(%error, "a log was not copied to its end");
         }
         shared.follows.end(key);
     });
+}
+
+/// Copies what a node has of a log, and what it gets while it still gets some.
+async fn copy_all(shared: &Shared, key: LogKey, from: NodeId) -> anyhow::Result<()> {
+    let log = shared.logs.log(key)?;
+    let mut offset = log.len();
+    let mut stream = shared.net.open_stream(from, Proto::Logs).await?;
+    let request = cbor::encode(&(key.job, key.attempt, key.start, key.owner, offset));
+    stream.write_u32(u32::try_from(request.len())?).await?;
+    stream.write_all(&request).await?;
+    stream.flush().await?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        log.append_raw(offset, &buffer[..read])?;
+        offset += read as u64;
+    }
 }
 
 /// A job's output as a stream.
@@ -180,7 +191,7 @@ pub(super) fn stream(shared: Arc<Shared>, job: JobId, query: LogQuery) -> web_ga
     let (items, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
         let changes = shared.follows.watch(job);
-        let mut reader = Reader { shared, job, query, items, changes };
+        let mut reader = Reader { shared, job, query, items, changes, caught_up: false };
         if let Err(error) = reader.read().await {
             drop(reader.items.send(Err(ApiError::Internal(format!("{error:#}")))).await);
         }
@@ -196,6 +207,7 @@ struct Reader {
     query: LogQuery,
     items: mpsc::Sender<Result<LogItem, ApiError>>,
     changes: watch::Receiver<()>,
+    caught_up: bool,
 }
 
 impl Reader {
@@ -218,6 +230,7 @@ impl Reader {
             let Some((runs, state, exit, reason)) = self.look().await else { return Ok(()) };
             let next = runs.into_iter().find(|run| {
                 run.started
+                    && (run.award || self.query.attempt.is_some())
                     && !read.contains(&(run.key, run.owner))
                     && self.query.attempt.is_none_or(|a| a == run.key.attempt)
             });
@@ -278,6 +291,7 @@ impl Reader {
         let (attempt, node) = (run.key.attempt, run.owner.to_string());
         let state = web_gateway::api::AttemptState::Running;
         self.send(LogItem::Attempt { attempt, task: run.key.start, node: node.clone(), state, exit: None }).await?;
+        self.caught_up = false;
         let log = self.shared.logs.log(run.key)?;
         let mut offset = 0;
         let mut positions = BTreeMap::new();
@@ -289,8 +303,7 @@ impl Reader {
             if now.owner != self.shared.me {
                 match &now.log {
                     Some(whole) => self.complete(&log, whole, now.owner).await?,
-                    None if !now.over => copy(&self.shared, now.key, now.owner),
-                    None => {}
+                    None => self.catch_up(&now).await,
                 }
             }
             loop {
@@ -313,6 +326,35 @@ impl Reader {
                 return Ok(());
             }
             self.changed(Some(&mut length)).await;
+        }
+    }
+
+    /// Copies what others have of a log that is not sealed: its owner, else the submitter's node, which followed it. Waits
+    /// for what is there already, so that a reader who does not follow sees it.
+    async fn catch_up(&mut self, run: &views::RunView) {
+        let (id, owner, me) = (self.job, run.owner, self.shared.me);
+        let source = self.shared.core.ask(move |core| {
+            let submitter = core.replica_mut().job(id)?.spec().map(|(node, _)| *node);
+            let online = |node: &NodeId| core.connected().any(|other| other == *node);
+            Some(owner).filter(online).or(submitter.filter(|node| *node != me && online(node)))
+        });
+        let Some(source) = source.await.flatten() else { return };
+        if run.over && run.owner != source && self.caught_up {
+            return;
+        }
+        self.caught_up = run.over;
+        copy(&self.shared, run.key, source);
+        if run.over || !self.query.follow {
+            let deadline = tokio::time::Instant::now() + CATCH_UP_WAIT;
+            let mut before = None;
+            while tokio::time::Instant::now() < deadline && self.shared.follows.is_copying(run.key) {
+                tokio::time::sleep(CATCH_UP_STILL).await;
+                let now = self.shared.logs.log(run.key).map(|log| log.len()).ok();
+                if !run.over && now == before {
+                    return;
+                }
+                before = now;
+            }
         }
     }
 

@@ -15,6 +15,8 @@ pub(super) struct RunView {
     pub(super) started: bool,
     pub(super) over: bool,
     pub(super) lost: bool,
+    /// Whether it is the award of its attempt; another is a duplicate.
+    pub(super) award: bool,
     pub(super) log: Option<LogRef>,
 }
 
@@ -27,7 +29,8 @@ pub(super) fn runs(job: &Job) -> Vec<RunView> {
             let run = job.run(claim);
             let attempt = job.attempts(claim.range.start).into_iter().find(|a| a.id == *claim);
             let lost = attempt.is_some_and(|a| a.state == AttemptState::Lost);
-            let key = LogKey { job: job.id, attempt: claim.attempt, start: claim.range.start };
+            let key = LogKey { job: job.id, attempt: claim.attempt, start: claim.range.start, owner: claim.owner };
+            let award = attempt.is_some_and(|a| a.award);
             let over = lost || run.is_some_and(|run| run.ended);
             RunView {
                 key,
@@ -35,6 +38,7 @@ pub(super) fn runs(job: &Job) -> Vec<RunView> {
                 started: run.is_some_and(|r| !r.tasks.is_empty()),
                 over,
                 lost,
+                award,
                 log: run.and_then(|r| r.log.clone()),
             }
         })
@@ -185,7 +189,11 @@ pub(super) fn job_view(job: &Job, from: u32, most: u32) -> Option<api::JobView> 
 
 fn task_view(job: &Job, index: u32) -> api::TaskView {
     let accepted = job.accepted(index).filter(|a| a.outcome == Outcome::Done).map(|a| a.attempt);
-    let attempts = job.attempts(index).into_iter().map(|attempt| {
+    let mut executions = job.attempts(index);
+    // A claim that lost before anything started was no execution; of several the award stands last.
+    executions.retain(|attempt| attempt.award || attempt.report.is_some());
+    executions.sort_by_key(|attempt| (attempt.id.attempt, attempt.award));
+    let attempts = executions.into_iter().map(|attempt| {
         let ended = attempt.report.and_then(|r| r.2.as_ref());
         let run = job.run(&attempt.id);
         let signal = ended.and_then(|(_, exit)| if let Exit::Signal(s) = exit { Some(*s) } else { None });

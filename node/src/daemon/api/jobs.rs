@@ -15,6 +15,8 @@ use crate::daemon::{logs, now_ms, random, views};
 use crate::tree::Manifest;
 
 /// Most rows of a page.
+/// Time that the answer to a cancel waits for the job's end: a task has 2 s to end in order.
+const CANCEL_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 const ROSTER_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 const ROSTER_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 const JOBS_PAGE: usize = 1_000;
@@ -92,8 +94,14 @@ pub(super) async fn cancel(api: &Api, id: &str) -> Result<Cancelled, ApiError> {
         Err(Refusal::Over(..)) => 1,
         Err(other) => return Err(refusal(other)),
     };
-    let state = api.ask(move |core| core.replica_mut().job(id).and_then(Job::state)).await?;
-    let state = state.map_or(JobState::Cancelled, views::state);
+    let deadline = tokio::time::Instant::now() + CANCEL_WAIT;
+    let state = loop {
+        let state = api.ask(move |core| core.replica_mut().job(id).and_then(Job::state)).await?;
+        if state.is_none_or(crdt::job::JobState::is_final) || tokio::time::Instant::now() >= deadline {
+            break state.map_or(JobState::Cancelled, views::state);
+        }
+        tokio::time::sleep(ROSTER_LOOK).await;
+    };
     Ok(Cancelled { job: id.to_string(), state, durable_on })
 }
 
