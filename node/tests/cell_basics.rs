@@ -201,7 +201,7 @@ async fn a_kill_gets_through_while_output_is_held_back() {
 #[tokio::test]
 async fn a_task_beyond_its_memory_or_disk_is_ended() {
     let rig = Rig::new(SandboxKind::None);
-    let mut spec = rig.shell("a=$(head -c 200000000 /dev/zero | tr '\\0' x); sleep 30");
+    let mut spec = rig.shell("a=$(head -c 200000000 /dev/zero | tr '\\0' x); sleep 30; :");
     spec.memory_bytes = Some(64 << 20);
     assert_eq!(rig.run(spec, 0..1, 1).await.exit(0), Exit::LimitExceeded(LimitKind::Memory));
     let mut spec = rig.shell("exec head -c 20000000 /dev/zero > big");
