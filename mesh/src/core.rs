@@ -326,7 +326,11 @@ impl<S: Shelf> Core<S> {
         self.tick_reports(now);
         self.start_waiting(now, out);
         self.flush_if_due(now, out);
+        // What was just written opens, calls and claims at once: no other input need come first.
         self.settle_dirty(now, out);
+        self.tick_calls(now, out);
+        self.tick_called(now, out);
+        self.flush_if_due(now, out);
         self.start_waiting(now, out);
         self.tick_acks(now, out);
         self.tick_gossip(now, out);

@@ -223,7 +223,11 @@ impl Cell {
         }
         let tasks = self.running.iter().filter_map(Running::due);
         let disk = self.disk.as_ref().filter(|_| !self.running.is_empty()).map(DiskMeter::due);
-        tasks.chain(disk).chain(self.memory_at).chain(self.sweep_at).chain(self.outbox.due()).min()
+        // A task may begin after the turn's look at the memory: without this nobody would come back to look.
+        let watched = self.spec.memory_bytes.is_some() && !self.running.is_empty();
+        let first_look = || watched.then(|| Instant::now() + Duration::from_millis(MEMORY_LOOK_MS));
+        let memory = self.memory_at.or_else(first_look);
+        tasks.chain(disk).chain(memory).chain(self.sweep_at).chain(self.outbox.due()).min()
     }
 
     /// Reads and obeys commands. `Some` when the cell is to end: told to (true) or abandoned (false).
