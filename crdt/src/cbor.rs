@@ -1,9 +1,10 @@
 //! Canonical CBOR (RFC 8949 §4.2.1): the one encoding of a value, so that hashes and signatures agree everywhere.
 //!
-//! Maps are sorted by their encoded keys, lengths are definite, numbers take their shortest form, floats do not occur.
-//! Decoding refuses every other form of the same value.
+//! Maps are sorted by their encoded keys, lengths are definite, numbers take their shortest form, floats and tags do not
+//! occur. Decoding refuses every other form of the same value.
 
-use ciborium::Value;
+mod walk;
+
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::limits::CBOR_DEPTH_MAX;
@@ -26,11 +27,12 @@ pub enum CborError {
 /// When the type cannot be a CBOR value (a map that fails to serialise): a defect of ours, never of a peer's bytes.
 #[must_use]
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    let mut tree = Value::serialized(value).expect("our own types serialise");
-    sort(&mut tree);
     let mut bytes = Vec::new();
-    ciborium::into_writer(&tree, &mut bytes).expect("writing to memory");
-    bytes
+    ciborium::into_writer(value, &mut bytes).expect("our own types serialise");
+    if walk::check(&bytes, CBOR_DEPTH_MAX).is_ok() {
+        return bytes;
+    }
+    walk::sorted(&bytes).expect("our own types have maps and lists of known lengths")
 }
 
 /// Decodes a value and refuses any form but the canonical one.
@@ -38,8 +40,8 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 /// # Errors
 /// [`CborError`]: the bytes are not such a value, or are another form of one.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CborError> {
-    let tree = parse(bytes)?;
-    tree.deserialized().map_err(|e| CborError::Format(e.to_string()))
+    check(bytes)?;
+    ciborium::de::from_reader_with_recursion_limit(bytes, CBOR_DEPTH_MAX).map_err(|e| CborError::Format(e.to_string()))
 }
 
 /// Checks that bytes are one canonical value, of whatever type.
@@ -47,61 +49,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CborError> {
 /// # Errors
 /// [`CborError`] as in [`decode`].
 pub fn check(bytes: &[u8]) -> Result<(), CborError> {
-    parse(bytes).map(|_| ())
-}
-
-fn parse(bytes: &[u8]) -> Result<Value, CborError> {
-    let mut rest = bytes;
-    let mut tree: Value = ciborium::de::from_reader_with_recursion_limit(&mut rest, CBOR_DEPTH_MAX)
-        .map_err(|e| CborError::Format(e.to_string()))?;
-    if !rest.is_empty() {
-        return Err(CborError::NotCanonical);
-    }
-    sort(&mut tree);
-    if is_irregular(&tree) {
-        return Err(CborError::NotCanonical);
-    }
-    let mut again = Vec::with_capacity(bytes.len());
-    ciborium::into_writer(&tree, &mut again).map_err(|e| CborError::Format(e.to_string()))?;
-    if again != bytes {
-        return Err(CborError::NotCanonical);
-    }
-    Ok(tree)
-}
-
-#[allow(clippy::wildcard_enum_match_arm, reason = "ciborium's enum is non-exhaustive; what is left holds no values")]
-/// Floats and repeated map keys; the value's maps are sorted.
-fn is_irregular(value: &Value) -> bool {
-    match value {
-        Value::Float(_) => true,
-        Value::Array(items) => items.iter().any(is_irregular),
-        Value::Map(pairs) => {
-            pairs.windows(2).any(|two| two[0].0 == two[1].0)
-                || pairs.iter().any(|(k, v)| is_irregular(k) || is_irregular(v))
-        }
-        Value::Tag(_, inner) => is_irregular(inner),
-        _ => false,
-    }
-}
-
-#[allow(clippy::wildcard_enum_match_arm, reason = "ciborium's enum is non-exhaustive; what is left holds no maps")]
-fn sort(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(sort),
-        Value::Map(pairs) => {
-            for (key, val) in pairs.iter_mut() {
-                sort(key);
-                sort(val);
-            }
-            pairs.sort_by_cached_key(|(key, _)| {
-                let mut bytes = Vec::new();
-                ciborium::into_writer(key, &mut bytes).expect("writing to memory");
-                bytes
-            });
-        }
-        Value::Tag(_, inner) => sort(inner),
-        _ => {}
-    }
+    walk::check(bytes, CBOR_DEPTH_MAX)
 }
 
 #[cfg(test)]
@@ -123,6 +71,34 @@ mod tests {
         assert_eq!(check(&[0x05, 0x05]), Err(CborError::NotCanonical));
         assert_eq!(check(&[0xf9, 0x3c, 0x00]), Err(CborError::NotCanonical));
         assert!(matches!(check(&[0x81; 4096]), Err(CborError::Format(_))));
+        assert!(check(&[]).is_err());
+        assert!(check(&[0x9f, 0xff]).is_err());
+        assert!(check(&[0xc1, 0x05]).is_err());
+        assert!(check(&[0xf7]).is_err());
+        assert!(check(&[0x62, 0xff, 0xfe]).is_err());
+        assert!(check(&[0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).is_err());
+    }
+
+    #[test]
+    fn nested_maps_are_sorted_at_every_depth() {
+        let inner: Vec<(String, u64)> = vec![("z".into(), 1), ("a".into(), 300)];
+        #[derive(Serialize)]
+        struct Outer {
+            z: Option<u8>,
+            b: std::collections::BTreeMap<String, u64>,
+            aa: Vec<Inner>,
+        }
+        #[derive(Serialize)]
+        struct Inner {
+            y: bool,
+            x: i64,
+        }
+        let outer = Outer { z: None, b: inner.into_iter().collect(), aa: vec![Inner { y: true, x: -70_000 }] };
+        let bytes = encode(&outer);
+        check(&bytes).expect("canonical");
+        let same: ciborium::Value = decode(&bytes).expect("a value");
+        assert_eq!(encode(&same), bytes);
+        assert_eq!(bytes[..4], [0xa3, 0x61, b'b', 0xa2]);
     }
 
     #[test]

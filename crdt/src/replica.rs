@@ -4,6 +4,7 @@
 //! same feeds hold the same folds and show the same state hash. Roles and revocations are judged here, in the fold, so a
 //! bundle of a revoked author is stored and does not count; a fork rewinds its author everywhere.
 
+mod counts;
 mod docs;
 mod feeds;
 mod open;
@@ -21,7 +22,7 @@ pub use rows::JobRow;
 use crate::bundle::{Body, Bundle, Change};
 use crate::doc::{DocId, DocKind, Key};
 use crate::ids::{BundleHash, JobId, MeshId, NodeId};
-use crate::job::Job;
+use crate::job::{Job, JobState};
 use crate::limits::{CLOCK_AHEAD_MS_MAX, WAITING_BUNDLES_PER_AUTHOR_MAX, WAITING_UNKNOWN_BUNDLES_MAX};
 use crate::roster::Roster;
 use crate::shelf::{Shelf, Table};
@@ -77,6 +78,7 @@ pub struct Replica<S> {
     roster: Roster,
     roster_digest: Option<Sum>,
     jobs: BTreeMap<JobId, (Job, Option<Sum>)>,
+    counts: counts::Counts,
     state: StateHash,
     waiting: BTreeMap<(NodeId, u64), Bundle>,
     unknown: BTreeMap<(NodeId, u64), Bundle>,
@@ -131,6 +133,12 @@ impl<S: Shelf> Replica<S> {
         &self.jobs
     }
 
+    /// How many jobs are in each state; those whose spec is not known are left out. Cost: constant.
+    #[must_use]
+    pub fn job_counts(&self) -> BTreeMap<JobState, u64> {
+        self.counts.by_state()
+    }
+
     /// A job in memory.
     #[must_use]
     pub fn cached_job(&self, id: &JobId) -> Option<&Job> {
@@ -147,7 +155,7 @@ impl<S: Shelf> Replica<S> {
 
     /// Drops a finished job from memory; its rows stay.
     pub fn forget(&mut self, id: &JobId) {
-        if self.jobs.get(id).is_some_and(|(job, _)| job.state().is_some_and(crate::job::JobState::is_final)) {
+        if self.jobs.get(id).is_some_and(|(job, _)| job.state().is_some_and(JobState::is_final)) {
             self.jobs.remove(id);
         }
     }

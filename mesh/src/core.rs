@@ -14,7 +14,7 @@ mod market;
 mod settle;
 mod sync;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crdt::SigningKey;
 use crdt::doc::{DocId, TaskRange};
@@ -159,8 +159,14 @@ pub struct Core<S> {
     dependents: BTreeMap<JobId, BTreeSet<JobId>>,
     /// Jobs that are not over.
     open: BTreeSet<JobId>,
-    finished: BTreeMap<JobId, Time>,
-    loads: std::cell::RefCell<Option<BTreeMap<NodeId, u32>>>,
+    finished: BTreeSet<JobId>,
+    /// The same in the order in which they finished.
+    forget: VecDeque<(Time, JobId)>,
+    /// Before this no lease runs out.
+    lease_at: Time,
+    /// Owners of the claims of each open job that are not over, and how many each node has of them.
+    busy: BTreeMap<JobId, Vec<NodeId>>,
+    loads: BTreeMap<NodeId, u32>,
     dirty: BTreeSet<JobId>,
     changed: BTreeSet<DocId>,
     lost_peers_at: Vec<Time>,
@@ -218,8 +224,11 @@ impl<S: Shelf> Core<S> {
             securing: BTreeMap::new(),
             dependents: BTreeMap::new(),
             open: BTreeSet::new(),
-            finished: BTreeMap::new(),
-            loads: std::cell::RefCell::default(),
+            finished: BTreeSet::new(),
+            forget: VecDeque::new(),
+            lease_at: Time(0),
+            busy: BTreeMap::new(),
+            loads: BTreeMap::new(),
             dirty,
             changed: BTreeSet::new(),
             lost_peers_at: Vec::new(),
@@ -408,24 +417,29 @@ impl<S: Shelf> Core<S> {
     }
 
     fn tick_forget(&mut self, now: Now) {
-        let due: Vec<JobId> = self
-            .finished
-            .iter()
-            .filter(|(_, at)| at.plus_ms(crate::limits::FORGET_AFTER_MS) <= now.mono)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
+        while let Some((at, id)) = self.forget.front().copied() {
+            if !self.is_due(now, at.plus_ms(crate::limits::FORGET_AFTER_MS)) {
+                return;
+            }
+            self.forget.pop_front();
             self.finished.remove(&id);
             self.replica.forget(&id);
-            self.first_seen.retain(|(job, _), _| *job != id);
-            self.securing.retain(|(job, _), _| *job != id);
+            let attempts: Vec<_> = self.first_seen.range((id, 0)..=(id, u32::MAX)).map(|(key, _)| *key).collect();
+            for key in attempts {
+                self.first_seen.remove(&key);
+            }
+            let claims = self.securing.range((id, CLAIM_FLOOR)..).take_while(|((job, _), _)| *job == id);
+            let claims: Vec<_> = claims.map(|(key, _)| *key).collect();
+            for key in claims {
+                self.securing.remove(&key);
+            }
             self.dependents.remove(&id);
-        }
-        if let Some(at) = self.finished.values().min().copied() {
-            self.wake_at(at.plus_ms(crate::limits::FORGET_AFTER_MS));
         }
     }
 }
+
+/// The claim id that no other comes before.
+const CLAIM_FLOOR: ClaimId = ClaimId { attempt: 0, range: TaskRange { start: 0, end: 0 }, owner: NodeId::ZERO };
 
 /// The token of a claim: what an owner says it holds, and a watcher compares.
 #[must_use]

@@ -149,6 +149,7 @@ impl<S: Shelf> Replica<S> {
             old.into_iter().for_each(|key| self.shelf.put((Table::JobsByTime, key, None)));
             new.into_iter().for_each(|key| self.shelf.put((Table::JobsByTime, key, Some(Vec::new()))));
         }
+        self.counts.moved(&mut self.shelf, before.and_then(JobRow::state), row.and_then(JobRow::state));
         self.shelf.put((Table::Jobs, id.0.to_vec(), row.map(cbor::encode)));
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ed25519_dalek::SigningKey;
 use serde_bytes::ByteArray;
 
+use super::counts::Counts;
 use super::{Applied, Feed, Replica};
 use crate::bundle::{Bundle, Change};
 use crate::cbor;
@@ -58,6 +59,7 @@ impl<S: Shelf> Replica<S> {
     pub fn begin(mut shelf: S, mesh: MeshId, founder: NodeId) -> Self {
         shelf.put((Table::Meta, MESH_ROW.to_vec(), Some(cbor::encode(&(mesh, founder)))));
         let state = StateHash::load(&shelf);
+        let counts = Counts::load(&mut shelf);
         Self {
             mesh,
             founder,
@@ -66,6 +68,7 @@ impl<S: Shelf> Replica<S> {
             roster: Roster::default(),
             roster_digest: None,
             jobs: BTreeMap::new(),
+            counts,
             state,
             waiting: BTreeMap::new(),
             unknown: BTreeMap::new(),

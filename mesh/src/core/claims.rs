@@ -86,7 +86,7 @@ impl<S: Shelf> Core<S> {
                 self.called.remove(&key);
                 continue;
             };
-            if let Some(lack) = self.my_lack(&spec) {
+            if let Some(lack) = self.lack_when_called(&spec) {
                 self.decline(called.by, &called.rank, key, lack, out);
                 self.called.remove(&key);
                 continue;
@@ -114,6 +114,12 @@ impl<S: Shelf> Core<S> {
         (self.room(spec) == 0).then_some(Lack::Busy)
     }
 
+    /// Why we do not take what we are called for: as [`Self::my_lack`], and a call takes only a slot that is free. Work
+    /// ahead is drawn, for a draw shares between persons and a call does not.
+    fn lack_when_called(&self, spec: &JobSpec) -> Option<Lack> {
+        self.my_lack(spec).or_else(|| (self.held.len() >= self.offer.slots as usize).then_some(Lack::Busy))
+    }
+
     /// Tasks like this one that may be claimed on top of what is held: free slots, or as many as end within a second.
     pub(super) fn room(&self, spec: &JobSpec) -> u32 {
         let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
@@ -135,6 +141,14 @@ impl<S: Shelf> Core<S> {
         let queued_us: u64 = self.held.values().map(|held| held.estimate_us).sum();
         let budget_us = u64::from(self.offer.slots) * CLAIM_AHEAD_MS * 1_000;
         self.held.len() >= CLAIMS_HELD_MAX || budget_us.saturating_sub(queued_us) < self.overhead_us.max(1_000)
+    }
+
+    /// Whether all slots are taken and at least half of the work that may be held ahead is: then a draw, which looks at
+    /// every open job, is not worth it yet.
+    pub(super) fn has_enough(&self) -> bool {
+        let queued_us: u64 = self.held.values().map(|held| held.estimate_us).sum();
+        self.held.len() >= self.offer.slots as usize
+            && (self.is_full() || queued_us * 2 >= u64::from(self.offer.slots) * CLAIM_AHEAD_MS * 1_000)
     }
 
     /// Writes a claim and remembers it.

@@ -42,7 +42,7 @@ impl<S: Shelf> Core<S> {
         if !freed && !self.is_due(now, self.draw_at) {
             return;
         }
-        let mut candidates = if self.is_full() { Vec::new() } else { self.candidates(now, freed) };
+        let mut candidates = if self.has_enough() { Vec::new() } else { self.candidates(now, freed) };
         let mut rounds = crate::limits::CLAIMS_HELD_MAX;
         while rounds > 0 && !candidates.is_empty() && !self.is_full() {
             rounds -= 1;

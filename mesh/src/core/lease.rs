@@ -10,7 +10,7 @@ use crdt::ids::{JobId, NodeId};
 use crdt::job::{ClaimId, Job, Lost, Segment};
 use crdt::shelf::Shelf;
 
-use super::{Core, Phase, token};
+use super::{CLAIM_FLOOR, Core, Phase, token};
 use crate::io::Effects;
 use crate::limits::{LEASE_MS, LEASES_UNHEARD, PRESENCE_EVERY_MS, TOKENS_PER_PRESENCE_MAX};
 use crate::msg::Msg;
@@ -84,6 +84,9 @@ impl<S: Shelf> Core<S> {
     }
 
     pub(super) fn tick_leases(&mut self, now: Now) {
+        if !self.is_due(now, self.lease_at) {
+            return;
+        }
         self.lost_peers_at.retain(|at| now.mono.ms_since(*at) < LEASE_MS);
         let connected = self.connected().count();
         let isolated = self.lost_peers_at.len() >= 2 && self.lost_peers_at.len() >= connected;
@@ -106,6 +109,8 @@ impl<S: Shelf> Core<S> {
         for (job, claim) in lost {
             self.declare_lost(now, job, claim);
         }
+        // What is heard meanwhile only puts these deadlines off; a new watch brings this forward.
+        self.lease_at = next.unwrap_or(Time(u64::MAX));
         if let Some(at) = next {
             self.wake_at(at);
         }
@@ -193,9 +198,12 @@ impl<S: Shelf> Core<S> {
                 wanted.insert(*claim, written.value.start_by_ms);
             }
         }
-        self.watches.retain(|(job, claim), _| *job != id || wanted.contains_key(claim));
+        let of_job = self.watches.range((id, CLAIM_FLOOR)..).take_while(|((job, _), _)| *job == id);
+        let gone: Vec<_> = of_job.map(|(key, _)| *key).filter(|(_, claim)| !wanted.contains_key(claim)).collect();
+        gone.iter().for_each(|key| drop(self.watches.remove(key)));
         for (claim, start_by_ms) in wanted {
             self.watches.entry((id, claim)).or_insert(super::Watch { since: now.mono, start_by_ms });
+            self.lease_at = self.lease_at.min(now.mono.plus_ms(start_by_ms.min(LEASE_MS)));
         }
     }
 

@@ -82,18 +82,24 @@ impl<S: Shelf> Core<S> {
         if node == self.me {
             return u32::try_from(self.held.len()).unwrap_or(u32::MAX);
         }
-        let mut loads = self.loads.borrow_mut();
-        loads.get_or_insert_with(|| self.count_loads()).get(&node).copied().unwrap_or(0)
+        self.loads.get(&node).copied().unwrap_or(0)
     }
 
-    fn count_loads(&self) -> BTreeMap<NodeId, u32> {
-        let mut loads = BTreeMap::new();
-        for job in self.open.iter().filter_map(|id| self.replica.cached_job(id)) {
-            for id in job.claims().keys().filter(|id| job.run(id).is_none_or(|run| !run.ended)) {
-                *loads.entry(id.owner).or_default() += 1;
+    /// Counts the claims of a job that changed anew.
+    pub(super) fn update_loads(&mut self, id: JobId) {
+        let job = self.replica.cached_job(&id).filter(|job| !job.state().is_some_and(crdt::job::JobState::is_final));
+        let active =
+            job.iter().flat_map(|job| job.claims().keys().filter(|id| job.run(id).is_none_or(|run| !run.ended)));
+        let owners: Vec<NodeId> = active.map(|id| id.owner).collect();
+        for owner in &owners {
+            *self.loads.entry(*owner).or_default() += 1;
+        }
+        let before = if owners.is_empty() { self.busy.remove(&id) } else { self.busy.insert(id, owners) };
+        for owner in before.unwrap_or_default() {
+            if let Some(load) = self.loads.get_mut(&owner) {
+                *load = load.saturating_sub(1);
             }
         }
-        loads
     }
 
     /// Nodes that fit a job, best bid first; ties by rendezvous hash.
@@ -134,12 +140,7 @@ impl<S: Shelf> Core<S> {
     }
 
     pub(super) fn tick_calls(&mut self, now: Now, out: &mut Effects) {
-        // Who is busy draws when a slot of its is free: a call that nobody took waits for an offer with a free slot.
-        let version = self.offers_version;
-        let some_free = self.live_offers().any(|(_, offer)| offer.free > 0);
-        let idle = |call: &Call| call.exhausted && (call.offers_version == version || !some_free);
-        let keys: Vec<(JobId, u32)> = self.calls.iter().filter(|(_, call)| !idle(call)).map(|(key, _)| *key).collect();
-        for (id, start) in keys {
+        for (id, start) in self.calls_to_drive(now) {
             let open = self.open_ranges(now, &id);
             let call = self.calls.get(&(id, start)).expect("just listed").clone();
             if !open.iter().any(|(range, attempt, _)| range.contains(start) && *attempt == call.attempt) {
@@ -148,6 +149,30 @@ impl<S: Shelf> Core<S> {
             }
             self.drive_call(now, id, call, out);
         }
+    }
+
+    /// Calls under way, those that wait for a backoff, and as many more as there are free slots in the mesh: further ones
+    /// would only be declined. They wait, or are drawn.
+    fn calls_to_drive(&self, now: Now) -> Vec<(JobId, u32)> {
+        // Who is busy draws when a slot of its is free: a call that nobody took waits for an offer with a free slot.
+        let version = self.offers_version;
+        let some_free = self.live_offers().any(|(_, offer)| offer.free > 0);
+        let free = |(node, offer): (NodeId, &Offer)| offer.slots.saturating_sub(self.load(node)) as usize;
+        let free: usize = self.live_offers().map(free).sum();
+        let under_way = |call: &Call| call.called > 0 && !call.exhausted;
+        let mut more = free.saturating_sub(self.calls.values().filter(|call| under_way(call)).count());
+        let mut keys = Vec::new();
+        for (key, call) in &self.calls {
+            if call.exhausted && (call.offers_version == version || !some_free) {
+                continue;
+            }
+            if !under_way(call) && call.not_before <= now.mono {
+                let Some(left) = more.checked_sub(1) else { continue };
+                more = left;
+            }
+            keys.push(*key);
+        }
+        keys
     }
 
     fn drive_call(&mut self, now: Now, id: JobId, mut call: Call, out: &mut Effects) {

@@ -28,6 +28,7 @@ impl<S: Shelf> Core<S> {
             return;
         }
         self.update_watches(now, id);
+        self.update_loads(id);
         self.review_claims(now, id, out);
         let Some(job) = self.replica.cached_job(&id) else { return };
         let Some((submitter, spec)) = job.spec() else { return };
@@ -38,7 +39,9 @@ impl<S: Shelf> Core<S> {
             self.open.remove(&id);
             let calls: Vec<_> = self.calls.range((id, 0)..=(id, u32::MAX)).map(|(key, _)| *key).collect();
             calls.iter().for_each(|key| drop(self.calls.remove(key)));
-            self.finished.entry(id).or_insert(now.mono);
+            if self.finished.insert(id) {
+                self.forget.push_back((now.mono, id));
+            }
             self.dirty.extend(self.dependents.remove(&id).unwrap_or_default());
             if submitter == self.me && !accepted {
                 self.settle_own(now, id, &after, out);

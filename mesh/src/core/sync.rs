@@ -273,7 +273,6 @@ impl<S: Shelf> Core<S> {
 
     /// What follows from bundles that became part of the replica.
     pub(super) fn after_applied(&mut self, applied: &Applied, out: &mut Effects) {
-        self.loads.replace(None);
         for (author, _) in &applied.bundles {
             self.wants.remove(author);
         }

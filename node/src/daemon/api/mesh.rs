@@ -1,6 +1,6 @@
 //! The node and its mesh: status, peers, members, invites, feeds, findings.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ::mesh::Command;
@@ -10,7 +10,6 @@ use crdt::doc::{DocId, Key};
 use crdt::ids::{BundleHash, InviteId, NodeId};
 use crdt::limits::INVITE_USES_MAX;
 use crdt::roster::{Invite, Revocation, Role};
-use crdt::shelf::{Shelf, Table};
 use crdt::ticket::Ticket;
 use serde_bytes::ByteArray;
 use web_gateway::api::*;
@@ -25,12 +24,8 @@ pub(super) async fn status(api: &Api) -> Result<StatusView, ApiError> {
     let shared = Arc::clone(&api.0);
     let usage = shared.blobs.usage();
     api.ask(move |core| {
-        let mut jobs: BTreeMap<JobState, u64> = BTreeMap::new();
-        for (_, row) in core.replica().shelf().all(Table::Jobs, &[]) {
-            if let Some(state) = crdt::cbor::decode::<crdt::replica::JobRow>(&row).ok().and_then(|r| r.state()) {
-                *jobs.entry(views::state(state)).or_default() += 1;
-            }
-        }
+        let counts = core.replica().job_counts().into_iter();
+        let jobs = counts.map(|(state, count)| (views::state(state), count)).collect();
         let feeds = core.replica().feeds().iter().map(|(author, feed)| {
             (author.to_string(), FeedHead { seq: feed.seq, hash: feed.hash.to_string(), frozen: feed.frozen })
         });
