@@ -418,7 +418,8 @@ impl<S: Shelf> Core<S> {
 
     fn tick_forget(&mut self, now: Now) {
         while let Some((at, id)) = self.forget.front().copied() {
-            if !self.is_due(now, at.plus_ms(crate::limits::FORGET_AFTER_MS)) {
+            let many = self.forget.len() > crate::limits::FINISHED_KEPT_MAX;
+            if !many && !self.is_due(now, at.plus_ms(crate::limits::FORGET_AFTER_MS)) {
                 return;
             }
             self.forget.pop_front();

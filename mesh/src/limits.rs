@@ -46,6 +46,8 @@ pub const BUNDLES_MESSAGE_BYTES_MAX: usize = 768 * 1024;
 pub const BUNDLES_PER_MESSAGE_MAX: usize = 512;
 /// Authors in one message of heads.
 pub const HEADS_PER_MESSAGE_MAX: usize = 4_096;
+/// Bundles of a submitter that may be missing here while its tasks are drawn. More: first its feed is fetched.
+pub const FEED_BEHIND_MAX: u64 = 16;
 /// Interval of repair with a random peer.
 pub const REPAIR_EVERY_MS: u64 = 10_000;
 /// Time after which a range that was asked for is asked for again.
@@ -82,3 +84,6 @@ pub const TOKENS_PER_PRESENCE_MAX: usize = 2_048;
 pub const DECLINES_KEPT_MAX: usize = 1_024;
 /// Time that a finished job stays in memory after its last change.
 pub const FORGET_AFTER_MS: u64 = 30_000;
+/// Finished jobs that stay in memory. More: those that finished first go at once, and are read from their rows again if
+/// something of them changes. Whoever joins a mesh with a long history sees all of its jobs finish within a minute.
+pub const FINISHED_KEPT_MAX: usize = 8_192;

@@ -3,8 +3,11 @@
 #[path = "harness/world.rs"]
 mod world;
 
-use crdt::ids::JobId;
+use crdt::bundle::Change;
+use crdt::doc::{DocId, Key};
+use crdt::ids::{JobId, NodeId};
 use crdt::job::{Exit, JobSpec, JobState};
+use crdt::roster::Revocation;
 use mesh::{Command, Input};
 use world::{Event, WALL_MS, World};
 
@@ -79,5 +82,40 @@ fn a_cancelled_job_is_accepted_as_such() {
     for at in 0..2 {
         assert_eq!(job(&world, at).state(), Some(JobState::Cancelled));
         assert!(job(&world, at).accepted(0).is_some(), "it is written down");
+    }
+}
+
+/// What a node holds: its state hash, whether a member stands, and the job's state.
+fn seen(world: &World, at: usize, member: NodeId) -> ([u8; 32], bool, Option<JobState>) {
+    let replica = world.nodes[at].core.as_ref().expect("it runs").replica();
+    (
+        replica.state_hash(),
+        replica.roster().is_member(&member),
+        replica.cached_job(&JOB).and_then(crdt::job::Job::state),
+    )
+}
+
+#[test]
+fn what_a_member_says_after_its_revocation_behind_a_partition_counts_nowhere() {
+    let mut world = World::new(7, 4);
+    let revoked = world.nodes[3].id;
+    world.at_ms(1_500, Event::Split([2, 3].into()));
+    // On the other side the member goes on in good faith: it submits, and the job runs and is accepted there.
+    submit(&mut world, 3, "work", 100, &[]);
+    world.run_until_ms(4_000, |_| false);
+    let head = world.nodes[0].core.as_ref().expect("it runs").replica().feeds().get(&revoked).cloned();
+    let head = head.unwrap_or_default();
+    let words = Revocation { last_seq: head.seq, last_hash: head.hash, reason: "lost".into(), recovery: None };
+    let change = Change::register(DocId::ROSTER, &Key::Revoke(revoked), &words);
+    world.at_ms(4_500, Event::Command(0, Command::Write(vec![change])));
+    world.run_until_ms(8_000, |_| false);
+    assert!(!seen(&world, 1, revoked).1, "its side knows of the revocation");
+    assert_eq!((seen(&world, 2, revoked).1, seen(&world, 2, revoked).2), (true, Some(JobState::Done)), "the other not");
+    world.at_ms(8_500, Event::Heal);
+    world.run_until_ms(60_000, |_| false);
+    let first = seen(&world, 0, revoked);
+    assert_eq!((first.1, first.2), (false, None), "the job of after the cut is nobody's");
+    for at in 1..3 {
+        assert_eq!(seen(&world, at, revoked), first, "node {at}");
     }
 }

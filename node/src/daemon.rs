@@ -197,6 +197,8 @@ struct OpenedReplica {
     bootstrap: BTreeSet<NodeId>,
     /// Nothing may be written to the own feed before a peer was heard.
     hold_own_feed: bool,
+    /// Where a ticket says that members are reached.
+    addrs: Vec<(NodeId, Vec<Multiaddr>)>,
 }
 
 /// Goes on in the mesh of the store, or of the file beside a lost store; else joins one, or founds one.
@@ -207,7 +209,7 @@ async fn open_replica(
     (key, name): (&SigningKey, &str),
     options: &UpOptions,
 ) -> anyhow::Result<OpenedReplica> {
-    let (mut bootstrap, mut lost) = (BTreeSet::new(), false);
+    let (mut bootstrap, mut lost, mut addrs) = (BTreeSet::new(), false, Vec::new());
     let mut replica = match (existing, &about, &options.join) {
         (Ok(replica), _, None) => replica,
         (Ok(replica), _, Some(text)) => {
@@ -222,17 +224,20 @@ async fn open_replica(
         }
         (Err(shelf), None, Some(text)) => {
             let joined = join::join(net, key, name, text).await?;
-            bootstrap = joined.members;
+            (bootstrap, addrs) = (joined.members, joined.addrs);
             Replica::begin(shelf, joined.mesh, joined.founder)
         }
         (Err(shelf), None, None) => found(shelf, key, name, options)?,
     };
     net.set_mesh(replica.mesh()).await;
     let hold_own_feed = came_from_a_backup(&mut replica, &options.data_dir) || lost;
+    for (node, addrs) in &addrs {
+        join::remember(replica.shelf_mut(), *node, addrs);
+    }
     replica.shelf_mut().commit()?;
     let now = AboutMesh { mesh: replica.mesh(), founder: replica.founder(), members: Vec::new() };
     now.write(&options.data_dir, about)?;
-    Ok(OpenedReplica { replica, bootstrap, hold_own_feed })
+    Ok(OpenedReplica { replica, bootstrap, hold_own_feed, addrs })
 }
 
 fn sandbox(options: &UpOptions) -> SandboxKind {
@@ -255,7 +260,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let existing = Replica::open(opened.shelf);
     let about = AboutMesh::read(&options.data_dir);
     let (net, net_events) = start_net(&options, &key, existing.as_ref().ok(), about.as_ref())?;
-    let OpenedReplica { replica, bootstrap, hold_own_feed } =
+    let OpenedReplica { replica, bootstrap, hold_own_feed, addrs } =
         open_replica(existing, about, &net, (&key, &name), &options).await?;
     let mesh_id = replica.mesh();
     let quota = BlobsConfig { quota_bytes: options.blob_quota_bytes.unwrap_or(QUOTA_BYTES) };
@@ -290,6 +295,10 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     });
     shared.blobs.set_dialer(Arc::new(driver::BlobDialer(net)));
     driver::set_members(&shared).await;
+    for (node, addrs) in addrs {
+        AboutMesh::remember(&shared.options.data_dir, node, &addrs);
+        shared.net.add_addrs(node, addrs).await;
+    }
     let pumps = [
         tokio::spawn(driver::pump_net(Arc::clone(&shared), net_events)),
         tokio::spawn(driver::pump_effects(Arc::clone(&shared), effects)),

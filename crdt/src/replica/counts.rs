@@ -8,7 +8,7 @@ use crate::shelf::{Shelf, Table};
 
 use super::rows::JobRow;
 
-/// Row of [`Table::Meta`]: the counts in the order of [`JobState::ALL`].
+/// Row of [`Table::Buckets`], which every change of a job writes to anyway: the counts in the order of [`JobState::ALL`].
 const ROW: &[u8] = b"job-counts";
 
 /// The counts.
@@ -18,7 +18,8 @@ pub(super) struct Counts([u64; JobState::ALL.len()]);
 impl Counts {
     /// The counts of a shelf; where it has none (a store of an older version) its jobs are counted once.
     pub(super) fn load(shelf: &mut impl Shelf) -> Self {
-        let known = shelf.get(Table::Meta, ROW).and_then(|row| cbor::decode::<[u64; JobState::ALL.len()]>(&row).ok());
+        let known =
+            shelf.get(Table::Buckets, ROW).and_then(|row| cbor::decode::<[u64; JobState::ALL.len()]>(&row).ok());
         if let Some(known) = known {
             return Self(known);
         }
@@ -51,6 +52,6 @@ impl Counts {
     }
 
     fn store(&self, shelf: &mut impl Shelf) {
-        shelf.put((Table::Meta, ROW.to_vec(), Some(cbor::encode(&self.0))));
+        shelf.put((Table::Buckets, ROW.to_vec(), Some(cbor::encode(&self.0))));
     }
 }

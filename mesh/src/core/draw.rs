@@ -75,7 +75,7 @@ impl<S: Shelf> Core<S> {
             if job.state().is_none_or(crdt::job::JobState::is_final) || job.is_cancelled() {
                 continue;
             }
-            let Some((_, spec)) = job.spec() else { continue };
+            let Some((_, spec)) = job.spec().filter(|(submitter, _)| !self.is_behind(submitter)) else { continue };
             let (spec, priority) = (spec.clone(), job.priority());
             if !lacks(&self.offer, &spec).is_empty() {
                 continue;

@@ -15,7 +15,8 @@ use serde_bytes::ByteBuf;
 use super::Core;
 use crate::io::{Effect, Effects};
 use crate::limits::{
-    BUNDLES_MESSAGE_BYTES_MAX, BUNDLES_PER_MESSAGE_MAX, HEADS_PER_MESSAGE_MAX, REPAIR_EVERY_MS, WANT_AGAIN_MS,
+    BUNDLES_MESSAGE_BYTES_MAX, BUNDLES_PER_MESSAGE_MAX, FEED_BEHIND_MAX, HEADS_PER_MESSAGE_MAX, REPAIR_EVERY_MS,
+    WANT_AGAIN_MS,
 };
 use crate::msg::Msg;
 use crate::time::{Now, Time};
@@ -188,6 +189,12 @@ impl<S: Shelf> Core<S> {
                 *entry = (seq, at);
             }
         }
+    }
+
+    /// Whether much of an author's feed is known to be missing here: what looks open may long be over.
+    pub(super) fn is_behind(&self, author: &NodeId) -> bool {
+        let ours = self.replica.feeds().get(author).map_or(0, |feed| feed.seq);
+        self.peer_heads.get(author).is_some_and(|(seq, _)| *seq > ours + FEED_BEHIND_MAX)
     }
 
     /// Asks for what others are known to have and we have not, one range per author at a time.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use crdt::ids::{MeshId, NodeId};
@@ -41,16 +42,13 @@ impl AboutMesh {
         files::write_private(&dir.join(MESH_FILE), &bytes).context("writing mesh.json")
     }
 
-    /// Remembers who belongs to the mesh, up to [`MEMBERS_KEPT_MAX`] members.
-    pub(super) fn remember_members(dir: &Path, members: &BTreeSet<NodeId>) {
+    /// Reads the file, changes it, and writes it where that made a difference; one at a time.
+    fn change(dir: &Path, change: impl FnOnce(&mut Vec<(NodeId, Vec<String>)>)) {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut about) = Self::read(dir) else { return };
         let before = about.members.clone();
-        about.members.retain(|(node, _)| members.contains(node));
-        for node in members {
-            if about.members.len() < MEMBERS_KEPT_MAX && !about.members.iter().any(|(known, _)| known == node) {
-                about.members.push((*node, Vec::new()));
-            }
-        }
+        change(&mut about.members);
         if about.members != before
             && let Ok(bytes) = serde_json::to_vec(&about)
         {
@@ -58,19 +56,28 @@ impl AboutMesh {
         }
     }
 
+    /// Remembers who belongs to the mesh, up to [`MEMBERS_KEPT_MAX`] members.
+    pub(super) fn remember_members(dir: &Path, members: &BTreeSet<NodeId>) {
+        Self::change(dir, |known| {
+            known.retain(|(node, _)| members.contains(node));
+            for node in members {
+                if known.len() < MEMBERS_KEPT_MAX && !known.iter().any(|(other, _)| other == node) {
+                    known.push((*node, Vec::new()));
+                }
+            }
+        });
+    }
+
     /// Remembers where a member was reached; the newest of at most 64.
     pub(super) fn remember(dir: &Path, node: NodeId, addrs: &[Multiaddr]) {
-        let Some(mut about) = Self::read(dir) else { return };
         let addrs: Vec<String> = addrs.iter().map(ToString::to_string).collect();
-        if about.members.iter().any(|known| *known == (node, addrs.clone())) {
-            return;
-        }
-        about.members.retain(|(known, _)| *known != node);
-        about.members.insert(0, (node, addrs));
-        about.members.truncate(MEMBERS_KEPT_MAX);
-        if let Ok(bytes) = serde_json::to_vec(&about) {
-            drop(files::write_private(&dir.join(MESH_FILE), &bytes));
-        }
+        Self::change(dir, |known| {
+            if !known.iter().any(|known| *known == (node, addrs.clone())) {
+                known.retain(|(known, _)| *known != node);
+                known.insert(0, (node, addrs));
+                known.truncate(MEMBERS_KEPT_MAX);
+            }
+        });
     }
 }
 

@@ -209,7 +209,8 @@ pub(crate) async fn pump_net(shared: Arc<Shared>, mut events: mpsc::Receiver<Net
                 tokio::spawn(async move { drop(reply.send(join::admit(&shared, &request).await)) });
             }
             NetEvent::AddrsLearned { node, addrs } => {
-                let _ = shared.core.ask(move |core| join::remember(core, node, &addrs)).await;
+                let remember = move |core: &mut NodeCore| join::remember(core.replica_mut().shelf_mut(), node, &addrs);
+                let _ = shared.core.ask(remember).await;
             }
             NetEvent::Listening(_) | NetEvent::Rtt { .. } => {}
         }
@@ -242,12 +243,18 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
             }
             Effect::Reachable(node, addrs) => {
                 let addrs: Vec<_> = addrs.iter().filter_map(|a| a.parse().ok()).collect();
+                if addrs.is_empty() {
+                    continue;
+                }
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
                     super::AboutMesh::remember(&shared.options.data_dir, node, &addrs);
                     let known = addrs.clone();
                     shared.net.add_addrs(node, addrs).await;
-                    let _ = shared.core.ask(move |core| join::remember(core, node, &known)).await;
+                    let remember = move |core: &mut NodeCore| {
+                        join::remember(core.replica_mut().shelf_mut(), node, &known);
+                    };
+                    let _ = shared.core.ask(remember).await;
                 });
             }
             Effect::RosterChanged => shared.changes.roster(),

@@ -42,6 +42,8 @@ pub(super) struct Joined {
     pub(super) mesh: MeshId,
     pub(super) founder: NodeId,
     pub(super) members: BTreeSet<NodeId>,
+    /// Where the ticket says that members are reached.
+    pub(super) addrs: Vec<(NodeId, Vec<Multiaddr>)>,
 }
 
 /// Asks the ticket's members to let this node in.
@@ -65,11 +67,10 @@ pub(super) async fn join(net: &NetHandle, key: &SigningKey, name: &str, text: &s
     match cbor::decode::<JoinAnswer>(&answer)? {
         JoinAnswer::Refused(reason) => anyhow::bail!("the mesh did not let this node in: {reason}"),
         JoinAnswer::Welcome { members } => {
-            for (node, addrs) in &ticket.members {
-                net.add_addrs(*node, addrs.iter().filter_map(|a| a.parse().ok()).collect()).await;
-            }
+            let parse = |addrs: &[String]| addrs.iter().filter_map(|a| a.parse().ok()).collect();
+            let addrs = ticket.members.iter().map(|(node, addrs)| (*node, parse(addrs))).collect();
             let members = members.into_iter().chain(expected).collect();
-            Ok(Joined { mesh: ticket.mesh, founder: ticket.founder, members })
+            Ok(Joined { mesh: ticket.mesh, founder: ticket.founder, members, addrs })
         }
     }
 }
@@ -140,8 +141,7 @@ fn check(core: &NodeCore, request: &JoinRequest) -> Result<bool, String> {
 }
 
 /// Remembers where a member is reached, beside where it was before.
-pub(super) fn remember(core: &mut NodeCore, node: NodeId, addrs: &[Multiaddr]) {
-    let shelf = core.replica_mut().shelf_mut();
+pub(super) fn remember(shelf: &mut RedbShelf, node: NodeId, addrs: &[Multiaddr]) {
     let known: Vec<String> =
         shelf.get(Table::Peers, &node.0).and_then(|row| cbor::decode(&row).ok()).unwrap_or_default();
     let merged = newest_first(addrs.iter().map(ToString::to_string), &known);

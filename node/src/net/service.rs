@@ -479,7 +479,13 @@ impl Service {
         let Some(node) = peer_id_to_node_id(&peer_id) else { return };
         let near = self.conns.get(&connection_id).is_some_and(|conn| book::is_loopback(&conn.addr));
         let addrs = info.listen_addrs.into_iter().take(2 * limits::ADDRS_PER_PEER_MAX);
-        self.learn(node, addrs.filter(|addr| near || !book::is_loopback(addr)).collect());
+        let addrs: Vec<Multiaddr> = addrs.filter(|addr| near || !book::is_loopback(addr)).map(book::bare).collect();
+        self.learn(node, addrs.clone());
+        // Told also where the book knew them, from a ticket say: what a member says of itself outlasts this process.
+        let addrs: Vec<Multiaddr> = addrs.into_iter().filter(book::usable).take(limits::ADDRS_PER_PEER_MAX).collect();
+        if self.members.contains(&node) && !addrs.is_empty() {
+            self.emit(NetEvent::AddrsLearned { node, addrs });
+        }
     }
 
     /// Takes over addresses of a member and tells the node of those that it does not know.

@@ -1,5 +1,7 @@
 //! Real nodes as a user starts them.
 
+#![allow(dead_code, reason = "each test target uses its part")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
