@@ -282,7 +282,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         net: net.clone(),
         blobs: blobs.blobs,
         logs: logs::Logs::open(&options.data_dir.join("logs"))?,
-        cells: exec::Cells::default(),
+        cells: exec::Cells::new(&options.data_dir),
         follows: logs::Follows::default(),
         events: web_gateway::event_ring::EventRing::new(now_ms() * 1_000),
         changes: changes::Changes::default(),

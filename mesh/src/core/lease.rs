@@ -200,7 +200,9 @@ impl<S: Shelf> Core<S> {
         }
         let of_job = self.watches.range((id, CLAIM_FLOOR)..).take_while(|((job, _), _)| *job == id);
         let gone: Vec<_> = of_job.map(|(key, _)| *key).filter(|(_, claim)| !wanted.contains_key(claim)).collect();
-        gone.iter().for_each(|key| drop(self.watches.remove(key)));
+        for key in gone {
+            self.watches.remove(&key);
+        }
         for (claim, start_by_ms) in wanted {
             self.watches.entry((id, claim)).or_insert(super::Watch { since: now.mono, start_by_ms });
             self.lease_at = self.lease_at.min(now.mono.plus_ms(start_by_ms.min(LEASE_MS)));

@@ -3,6 +3,7 @@
 mod copies;
 mod leftovers;
 mod outputs;
+mod places;
 mod trees;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use mesh::Input;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use outputs::Outputs;
+use places::{CHECKPOINTS, Places, WORKSPACE};
 
 use super::{Shared, now_ms};
 use crate::blobs::{BlobRef, Pin};
@@ -25,6 +27,8 @@ use crate::joblog::{JobLog, LogKey};
 use crate::platform::files;
 
 const KILLS_MAX: usize = 4;
+/// Time for a cell to end that has nothing to do any more.
+const CELL_ENDS_MAX: Duration = Duration::from_secs(5);
 
 pub(super) use copies::serve as serve_copies;
 pub(super) use leftovers::sweep;
@@ -48,15 +52,16 @@ pub(crate) struct Cells {
     running: Mutex<BTreeMap<(JobId, ClaimId), mpsc::Sender<Exit>>>,
     warm: Mutex<Option<WarmCell>>,
     copies: Semaphore,
-}
-
-impl Default for Cells {
-    fn default() -> Self {
-        Self { running: Mutex::default(), warm: Mutex::default(), copies: Semaphore::new(copies::SERVED_MAX) }
-    }
+    places: Arc<Places>,
 }
 
 impl Cells {
+    pub(super) fn new(data_dir: &Path) -> Self {
+        let copies = Semaphore::new(copies::SERVED_MAX);
+        let places = Arc::new(Places::new(work_dir(data_dir)));
+        Self { running: Mutex::default(), warm: Mutex::default(), copies, places }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(JobId, ClaimId), mpsc::Sender<Exit>>> {
         self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -109,12 +114,12 @@ pub(super) async fn run(shared: Arc<Shared>, work: Work) {
     let key = (work.job, work.claim);
     shared.cells.lock().insert(key, kill);
     let name = format!("{}-{}-{}", work.job, work.claim.attempt, work.claim.range.start);
-    let dir = work_dir(&shared.options.data_dir).join(name);
+    let dir = shared.cells.places.path(&name);
     let price = shared.options.price_micros_per_hour.unwrap_or(0);
     let has_files = !work.spec.outputs.is_empty();
-    let (mut log, mut ran_ms) = (None, 0);
+    let (mut log, mut ran_ms, mut cell) = (None, 0, None);
     match start(&shared, work, &dir).await {
-        Ok((run, outputs)) => (log, ran_ms) = run.carry_out(outputs, kills).await,
+        Ok((run, outputs)) => (log, ran_ms, cell) = run.carry_out(outputs, kills).await,
         Err((work, error)) => not_started(&shared, &work, 0, &format!("{error:#}")),
     }
     if has_files || matches!(log, Some(LogRef::Blob(..))) {
@@ -123,8 +128,23 @@ pub(super) async fn run(shared: Arc<Shared>, work: Work) {
     let cost_micros = price.saturating_mul(ran_ms) / 3_600_000;
     shared.core.input(Input::Ended { job: key.0, claim: key.1, log, cost_micros });
     shared.cells.lock().remove(&key);
-    drop(tokio::fs::remove_dir_all(&dir).await);
     shared.cells.keep_warm();
+    let is_over = match cell {
+        Some(events) => tokio::time::timeout(CELL_ENDS_MAX, ended_in_order(events)).await.unwrap_or(false),
+        None => false,
+    };
+    let places = Arc::clone(&shared.cells.places);
+    drop(tokio::task::spawn_blocking(move || places.give_back(&dir, is_over)).await);
+}
+
+/// Waits for a cell's end; whether it said that no process of its job is left.
+async fn ended_in_order(mut events: mpsc::Receiver<CellEvent>) -> bool {
+    while let Some(event) = events.recv().await {
+        if matches!(event, CellEvent::Died { .. }) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Reports that the tasks of a claim did not start, but for the first ones.
@@ -140,10 +160,8 @@ fn not_started(shared: &Shared, work: &Work, but: u32, why: &str) {
 async fn start(shared: &Arc<Shared>, work: Work, dir: &Path) -> Result<(Run, Outputs), (Work, anyhow::Error)> {
     let prepared = async {
         std::fs::create_dir_all(dir.parent().unwrap_or(dir))?;
-        files::create_private_dir(dir)?;
-        files::create_private_dir(&dir.join("ws"))?;
-        files::create_private_dir(&dir.join("checkpoints"))?;
-        place_input(shared, &work, &dir.join("ws")).await.context("the input tree cannot be laid out")?;
+        shared.cells.places.make(dir)?;
+        place_input(shared, &work, &dir.join(WORKSPACE)).await.context("the input tree cannot be laid out")?;
         let resume = place_checkpoint(shared, &work, dir).await;
         let claim = work.claim;
         let key = LogKey { job: work.job, attempt: claim.attempt, start: claim.range.start, owner: claim.owner };
@@ -187,6 +205,7 @@ fn others(shared: &Shared, work: &Work) -> Vec<NodeId> {
 
 /// Fetches the input tree and writes it into the workspace (of an array, into each task's directory).
 async fn place_input(shared: &Arc<Shared>, work: &Work, workspace: &Path) -> anyhow::Result<()> {
+    let Some(hash) = work.spec.input else { return Ok(()) };
     let array = work.spec.array > 0;
     let range = work.claim.range;
     let roots: Vec<PathBuf> = if array {
@@ -197,17 +216,21 @@ async fn place_input(shared: &Arc<Shared>, work: &Work, workspace: &Path) -> any
     for root in roots.iter().filter(|_| array) {
         files::create_private_dir(root)?;
     }
-    let Some(hash) = work.spec.input else { return Ok(()) };
     let input = BlobRef { hash, size: work.spec.input_manifest_bytes };
     trees::place(shared, input, &others(shared, work), &Pin::job(work.job), roots).await
 }
 
 impl Run {
-    /// Runs the tasks while another task sees to their files. Answers log and running time.
-    async fn carry_out(mut self, outputs: Outputs, kills: mpsc::Receiver<Exit>) -> (Option<LogRef>, u64) {
+    /// Runs the tasks while another task sees to their files. Answers log, running time, and the cell to its end.
+    async fn carry_out(
+        mut self,
+        outputs: Outputs,
+        kills: mpsc::Receiver<Exit>,
+    ) -> (Option<LogRef>, u64, Option<mpsc::Receiver<CellEvent>>) {
         let (stop, stopped) = oneshot::channel();
         let watching = tokio::spawn(outputs.watch(stopped));
-        if let Err(error) = self.drive(kills).await {
+        let driven = self.drive(kills).await;
+        if let Err(error) = &driven {
             not_started(&self.shared, &self.work, self.ended, &format!("{error:#}"));
         }
         let _ = stop.send(());
@@ -218,7 +241,7 @@ impl Run {
                 None
             }
         };
-        (log, self.ran_ms)
+        (log, self.ran_ms, driven.ok())
     }
 
     fn spec(&self) -> CellSpec {
@@ -227,7 +250,7 @@ impl Run {
             job: self.work.job,
             trace: spec.trace,
             attempt: claim.attempt,
-            workspace: self.dir.join("ws"),
+            workspace: self.dir.join(WORKSPACE),
             command: spec.command.clone(),
             env: spec.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             sandbox: self.shared.sandbox,
@@ -236,7 +259,7 @@ impl Run {
             memory_bytes: (spec.memory_bytes > 0).then_some(spec.memory_bytes),
             disk_bytes: None,
             timeout_ms: (spec.timeout_ms > 0).then_some(spec.timeout_ms),
-            checkpoint_dir: self.dir.join("checkpoints"),
+            checkpoint_dir: self.dir.join(CHECKPOINTS),
             resume_dir: self.resume.clone(),
             array: spec.array > 0,
             nice: true,
@@ -245,7 +268,8 @@ impl Run {
         }
     }
 
-    async fn drive(&mut self, mut kills: mpsc::Receiver<Exit>) -> anyhow::Result<()> {
+    /// Runs the tasks to their end; answers the cell, which is about to end.
+    async fn drive(&mut self, mut kills: mpsc::Receiver<Exit>) -> anyhow::Result<mpsc::Receiver<CellEvent>> {
         let exe = std::env::current_exe().context("the path of this program is not known")?;
         let (cell, mut events) = Cell::spawn_in(self.shared.cells.take_warm(), &exe, self.spec())?;
         let range = self.work.claim.range;
@@ -269,7 +293,7 @@ impl Run {
             }
         }
         cell.shutdown();
-        Ok(())
+        Ok(events)
     }
 
     /// Takes in what the cell says; answers whether it is done.

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use super::disk::DiskMeter;
 use super::environment::Environment;
+use super::free_dir::FreeDir;
 use super::output::Outbox;
 use super::task::Running;
 use super::wait::{Reaped, ignore_requests, reap};
@@ -61,11 +62,13 @@ pub(super) fn run() -> io::Result<()> {
         memory_at: None,
         sweep_at: None,
         busy: false,
+        free: FreeDir::default(),
     };
     let ended = cell.serve();
-    descendants::sweep_all();
-    let told = ended?;
-    if told {
+    let left = descendants::sweep_all();
+    cell.free.clear();
+    // "Bye" says that no process of the job is left.
+    if ended? && !left {
         Message::Bye.encode(cell.outbox.frames());
         cell.outbox.flush(true)?;
     }
@@ -109,6 +112,7 @@ struct Cell {
     memory_at: Option<Instant>,
     sweep_at: Option<Instant>,
     busy: bool,
+    free: FreeDir,
 }
 
 /// What became ready, by index into `running`.
@@ -176,7 +180,7 @@ impl Cell {
 
     fn start_task(&mut self, task: u32) {
         let at_ms = now_ms();
-        let event = match Running::start(&self.spec, &self.env, &self.null, task, at_ms) {
+        let event = match self.start_in(task, at_ms) {
             Ok(running) => {
                 let pid = running.pid.unsigned_abs();
                 self.running.push(running);
@@ -185,6 +189,15 @@ impl Cell {
             Err(why) => never_ran(task, Exit::SpawnFailed(why), at_ms),
         };
         Message::Event(event).encode(self.outbox.frames());
+    }
+
+    /// Starts a task's process in its directory.
+    fn start_in(&mut self, task: u32, at_ms: u64) -> Result<Running, String> {
+        let dir = self.spec.array.then(|| self.spec.workspace.join(task.to_string()));
+        if let Some(dir) = &dir {
+            self.free.make(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        }
+        Running::start(&self.spec, &self.env, &self.null, (task, dir.as_deref()), at_ms)
     }
 
     /// Waits until something is ready or due.
@@ -327,6 +340,9 @@ impl Cell {
             let task = self.running.remove(index);
             if let Some(event) = task.exited(&self.spec) {
                 Message::Event(event).encode(self.outbox.frames());
+            }
+            if self.spec.array {
+                self.free.keep(self.spec.workspace.join(task.task.to_string()));
             }
         }
     }

@@ -1,10 +1,9 @@
 //! One running task: its process, its pipes, its deadlines.
 
-use std::fs::{DirBuilder, File};
-use std::io;
+use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -39,7 +38,7 @@ pub(super) struct Running {
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 impl Running {
-    /// Starts a task.
+    /// Starts a task, in a directory of its own where one is given.
     ///
     /// # Errors
     /// The system's reason, with what it is about.
@@ -47,7 +46,7 @@ impl Running {
         spec: &CellSpec,
         env: &Environment,
         null: &File,
-        task: u32,
+        (task, dir): (u32, Option<&Path>),
         started_ms: u64,
     ) -> Result<Self, String> {
         let name = spec.command.first().map_or("", String::as_str);
@@ -55,12 +54,8 @@ impl Running {
         command.arg0(name).args(spec.command.iter().skip(1)).env_clear().envs(env.variables());
         command.env("V6_TASK_ID", task.to_string()).process_group(0);
         command.stdin(null.try_clone().map_err(|e| e.to_string())?).stdout(Stdio::piped()).stderr(Stdio::piped());
-        if spec.array {
-            let dir = spec.workspace.join(task.to_string());
-            match DirBuilder::new().mode(0o755).create(&dir) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(format!("{}: {e}", dir.display())),
-                Ok(()) | Err(_) => command.current_dir(dir),
-            };
+        if let Some(dir) = dir {
+            command.current_dir(dir);
         }
         let mut child = command.spawn().map_err(|e| format!("{name}: {e}"))?;
         let pid = i32::try_from(child.id()).expect("the kernel's process ids fit");

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::copies::{Copies, Item};
+use super::places::{CHECKPOINTS, WORKSPACE};
 use super::trees;
 use crate::blobs::{BlobKind, BlobRef, Pin, PinReason};
 use crate::daemon::Shared;
@@ -160,7 +161,7 @@ impl Outputs {
 
     /// Stores the artifacts of one task that changed.
     async fn collect(&mut self, task: u32, globs: Arc<Globs>) {
-        let workspace = self.dir.join("ws");
+        let workspace = self.dir.join(WORKSPACE);
         let root = if self.array { workspace.join(task.to_string()) } else { workspace };
         let before = self.looks.remove(&task).unwrap_or_default();
         let place = root.clone();
@@ -197,7 +198,7 @@ impl Outputs {
 
     /// Stores the highest checkpoint that has appeared.
     async fn take_checkpoint(&mut self) {
-        let dir = self.dir.join("checkpoints");
+        let dir = self.dir.join(CHECKPOINTS);
         if self.seen.len() >= CHECKPOINTS_SEEN_MAX {
             return;
         }
