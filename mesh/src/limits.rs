@@ -26,6 +26,8 @@ pub const DRAW_EVERY_MS: u64 = 250;
 pub const DRAW_WINDOW_PER_SLOT: usize = 10;
 /// Work that a node claims ahead per slot.
 pub const CLAIM_AHEAD_MS: u64 = 1_000;
+/// Work of one array that a node holds ahead per slot, beside what runs: enough that no slot waits for a claim.
+pub const ARRAY_AHEAD_MS: u64 = 100;
 /// Tasks that a node claims of an array before it has measured one.
 pub const CLAIM_UNMEASURED_TASKS: u32 = 4;
 /// Time that a claim is assumed to take beside its tasks before one was measured.

@@ -12,7 +12,9 @@ use crdt::shelf::Shelf;
 
 use super::{Called, Core, Held, Phase};
 use crate::io::{Effect, Effects};
-use crate::limits::{AWARD_SETTLES_MS, CLAIM_AHEAD_MS, CLAIMS_HELD_MAX, MOVE_BYTES_PER_MS, STAGGER_MS, START_BY_MS};
+use crate::limits::{
+    ARRAY_AHEAD_MS, AWARD_SETTLES_MS, CLAIM_AHEAD_MS, CLAIMS_HELD_MAX, MOVE_BYTES_PER_MS, STAGGER_MS, START_BY_MS,
+};
 use crate::msg::Msg;
 use crate::offer::{Lack, bid_micros, lacks};
 use crate::time::Now;
@@ -86,7 +88,7 @@ impl<S: Shelf> Core<S> {
                 self.called.remove(&key);
                 continue;
             };
-            if let Some(lack) = self.lack_when_called(&spec) {
+            if let Some(lack) = self.lack_when_called(now, &spec) {
                 self.decline(called.by, &called.rank, key, lack, out);
                 self.called.remove(&key);
                 continue;
@@ -101,7 +103,7 @@ impl<S: Shelf> Core<S> {
     }
 
     /// Why we do not take a task now, if we do not.
-    pub(super) fn my_lack(&self, spec: &JobSpec) -> Option<Lack> {
+    pub(super) fn my_lack(&self, now: Now, spec: &JobSpec) -> Option<Lack> {
         if !self.may_run() {
             return Some(Lack::Role);
         }
@@ -111,44 +113,63 @@ impl<S: Shelf> Core<S> {
         if let Some(lack) = lacks(&self.offer, spec).into_iter().next() {
             return Some(lack);
         }
-        (self.room(spec) == 0).then_some(Lack::Busy)
+        (self.room(now, spec) == 0).then_some(Lack::Busy)
     }
 
     /// Why we do not take what we are called for: as [`Self::my_lack`], and a call takes only a slot that is free. Work
     /// ahead is drawn, for a draw shares between persons and a call does not.
-    fn lack_when_called(&self, spec: &JobSpec) -> Option<Lack> {
-        self.my_lack(spec).or_else(|| (self.held.len() >= self.offer.slots as usize).then_some(Lack::Busy))
+    fn lack_when_called(&self, now: Now, spec: &JobSpec) -> Option<Lack> {
+        self.my_lack(now, spec).or_else(|| (self.held.len() >= self.offer.slots as usize).then_some(Lack::Busy))
     }
 
     /// Tasks like this one that may be claimed on top of what is held: free slots, or as many as end within a second.
-    pub(super) fn room(&self, spec: &JobSpec) -> u32 {
+    pub(super) fn room(&self, now: Now, spec: &JobSpec) -> u32 {
         let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
         let free = self.offer.slots.saturating_sub(held);
         if free > 0 || self.held.len() >= CLAIMS_HELD_MAX {
             return free;
         }
         let Some(each_us) = self.durations.of(spec) else { return 0 };
-        let queued_us: u64 = self.held.values().map(|held| held.estimate_us).sum();
         let budget_us = u64::from(self.offer.slots) * CLAIM_AHEAD_MS * 1_000;
-        u32::try_from(budget_us.saturating_sub(queued_us) / (each_us + self.overhead_us).max(1_000)).unwrap_or(u32::MAX)
+        u32::try_from(budget_us.saturating_sub(self.queued_us(now)) / (each_us + self.overhead_us).max(1_000))
+            .unwrap_or(u32::MAX)
     }
 
     /// Whether there is room for no task at all, not even one that takes no time beside its overhead.
-    pub(super) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self, now: Now) -> bool {
         if self.held.len() < self.offer.slots as usize {
             return false;
         }
-        let queued_us: u64 = self.held.values().map(|held| held.estimate_us).sum();
         let budget_us = u64::from(self.offer.slots) * CLAIM_AHEAD_MS * 1_000;
-        self.held.len() >= CLAIMS_HELD_MAX || budget_us.saturating_sub(queued_us) < self.overhead_us.max(1_000)
+        let left_us = budget_us.saturating_sub(self.queued_us(now));
+        self.held.len() >= CLAIMS_HELD_MAX || left_us < self.overhead_us.max(1_000)
+    }
+
+    /// Time that what is held is still expected to take. What takes longer than was expected may take for ever: it fills
+    /// its slot.
+    fn queued_us(&self, now: Now) -> u64 {
+        let left = |held: &Held| match held.phase {
+            Phase::Running { since } => held
+                .estimate_us
+                .checked_sub(now.mono.0.saturating_sub(since.0))
+                .unwrap_or(held.estimate_us.max(CLAIM_AHEAD_MS * 1_000)),
+            Phase::Waiting | Phase::Ending => held.estimate_us,
+        };
+        self.held.values().map(left).sum()
+    }
+
+    /// Whether enough of a job's tasks are claimed and wait: what others could begin is left to them.
+    pub(super) fn has_ahead(&self, id: JobId) -> bool {
+        let waiting = self.held.iter().filter(|((job, _), held)| *job == id && held.phase == Phase::Waiting);
+        let waiting_us: u64 = waiting.map(|(_, held)| held.estimate_us).sum();
+        waiting_us >= u64::from(self.offer.slots) * ARRAY_AHEAD_MS * 1_000
     }
 
     /// Whether all slots are taken and at least half of the work that may be held ahead is: then a draw, which looks at
     /// every open job, is not worth it yet.
-    pub(super) fn has_enough(&self) -> bool {
-        let queued_us: u64 = self.held.values().map(|held| held.estimate_us).sum();
-        self.held.len() >= self.offer.slots as usize
-            && (self.is_full() || queued_us * 2 >= u64::from(self.offer.slots) * CLAIM_AHEAD_MS * 1_000)
+    pub(super) fn has_enough(&self, now: Now) -> bool {
+        let enough_us = u64::from(self.offer.slots) * CLAIM_AHEAD_MS * 1_000 / 2;
+        self.held.len() >= self.offer.slots as usize && (self.is_full(now) || self.queued_us(now) >= enough_us)
     }
 
     /// Writes a claim and remembers it.

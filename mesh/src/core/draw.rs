@@ -42,15 +42,15 @@ impl<S: Shelf> Core<S> {
         if !freed && !self.is_due(now, self.draw_at) {
             return;
         }
-        let mut candidates = if self.has_enough() { Vec::new() } else { self.candidates(now, freed) };
+        let mut candidates = if self.has_enough(now) { Vec::new() } else { self.candidates(now, freed) };
         let mut rounds = crate::limits::CLAIMS_HELD_MAX;
-        while rounds > 0 && !candidates.is_empty() && !self.is_full() {
+        while rounds > 0 && !candidates.is_empty() && !self.is_full(now) {
             rounds -= 1;
             let Some(at) = self.pick(&candidates) else { break };
             let chosen = candidates.remove(at);
             let Some((_, spec)) = self.replica.cached_job(&chosen.id).and_then(|j| j.spec()) else { continue };
             let spec = spec.clone();
-            if self.room(&spec) == 0 {
+            if self.room(now, &spec) == 0 || (chosen.array && self.has_ahead(chosen.id)) {
                 continue;
             }
             let range = if chosen.array { self.slice(&spec, chosen.id, &chosen.ranges) } else { chosen.ranges[0] };
