@@ -171,6 +171,10 @@ pub enum Effect {
     Send(NodeId, Bytes),
     /// Gossip a message.
     Gossip(Bytes),
+    /// Tell each of these that this node is here, at once and then each [`crate::limits::PRESENCE_EVERY_MS`] until the next
+    /// such effect, but no longer than [`crate::limits::PRESENCE_REPEATED_MS_MAX`]: a turn or a commit that takes long must not
+    /// cost the node its leases, and a core that stands still for good must.
+    Presence(Vec<(NodeId, Bytes)>),
     /// Run tasks one after the other.
     Start {
         /// The job.

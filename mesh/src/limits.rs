@@ -4,6 +4,8 @@
 pub const LEASE_MS: u64 = 5_000;
 /// Interval between two presences.
 pub const PRESENCE_EVERY_MS: u64 = 1_000;
+/// Time for which a node says that it is here without hearing from its core.
+pub const PRESENCE_REPEATED_MS_MAX: u64 = 30_000;
 /// Leases of silence of all watchers after which anybody may take over.
 pub const LEASES_UNHEARD: u64 = 3;
 /// Time in which a claim must run, beside the transfer of its inputs.

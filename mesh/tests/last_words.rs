@@ -94,6 +94,14 @@ impl Mesh {
                         let others = (0..self.cores.len()).filter(|to| *to != at);
                         inputs.extend(others.map(|to| (to, Input::Gossip { via: me, bytes: bytes.clone() })));
                     }
+                    Effect::Presence(words) => {
+                        for (to, bytes) in words {
+                            let to = self.index(&to);
+                            if self.links.contains(&(at, to)) {
+                                inputs.push_back((to, Input::Message { from: me, bytes }));
+                            }
+                        }
+                    }
                     Effect::Start { claim, resume, .. } => self.starts.push((at, claim, resume)),
                     Effect::Gossip(_)
                     | Effect::Kill { .. }

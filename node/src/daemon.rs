@@ -9,6 +9,7 @@ mod exec;
 mod join;
 mod logs;
 mod notes;
+mod presence;
 mod views;
 
 use std::collections::BTreeSet;
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) sandbox: SandboxKind,
     pub(crate) core: CoreHandle,
     pub(crate) net: NetHandle,
+    pub(crate) presence: Arc<presence::Presence>,
     pub(crate) blobs: Blobs,
     pub(crate) logs: logs::Logs,
     pub(crate) cells: exec::Cells,
@@ -274,12 +276,16 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let config = Config { seed: random()?, incarnation: now_ms(), hold_own_feed, offer };
     let core = Core::new(key, replica, config, driver::now());
     let (core, effects) = CoreHandle::start(core);
+    let voice = net.clone();
+    // Whoever is not connected does not hear it, and is told again in a second.
+    let presence = presence::Presence::start(move |to, bytes| drop(voice.send(to, bytes)))?;
     let shared = Arc::new(Shared {
         me,
         name,
         sandbox,
         core,
         net: net.clone(),
+        presence,
         blobs: blobs.blobs,
         logs: logs::Logs::open(&options.data_dir.join("logs"))?,
         cells: exec::Cells::new(&options.data_dir),

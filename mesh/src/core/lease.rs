@@ -11,7 +11,7 @@ use crdt::job::{ClaimId, Job, Lost, Segment};
 use crdt::shelf::Shelf;
 
 use super::{CLAIM_FLOOR, Core, Phase, token};
-use crate::io::Effects;
+use crate::io::{Effect, Effects};
 use crate::limits::{LEASE_MS, LEASES_UNHEARD, PRESENCE_EVERY_MS, TOKENS_PER_PRESENCE_MAX};
 use crate::msg::Msg;
 use crate::time::{Now, Time};
@@ -42,10 +42,10 @@ impl<S: Shelf> Core<S> {
                 }
             }
         }
-        for (node, tokens) in tokens {
-            let msg = Msg::Presence { incarnation: self.config.incarnation, seq, tokens };
-            self.send(node, &msg, out);
-        }
+        let incarnation = self.config.incarnation;
+        let connected = tokens.into_iter().filter(|(node, _)| self.is_connected(node));
+        let words = connected.map(|(node, tokens)| (node, Msg::Presence { incarnation, seq, tokens }.encode()));
+        out.push(Effect::Presence(words.collect()));
     }
 
     pub(super) fn on_presence(&mut self, now: Now, from: NodeId, incarnation: u64, seq: u64, tokens: &[u64]) {

@@ -32,7 +32,7 @@ impl<S: Shelf> Core<S> {
         self.review_claims(now, id, out);
         let Some(job) = self.replica.cached_job(&id) else { return };
         let Some((submitter, spec)) = job.spec() else { return };
-        let (submitter, after) = (*submitter, spec.after.clone());
+        let (submitter, after, array) = (*submitter, spec.after.clone(), spec.array > 0);
         if job.state().is_some_and(JobState::is_final) {
             // A cancelled job is final before its acceptance is written, which alone makes it so for good.
             let accepted = job.segments().iter().all(|s| s.waiting == Waiting::Nobody);
@@ -48,7 +48,10 @@ impl<S: Shelf> Core<S> {
             }
             return;
         }
-        self.open.insert(id);
+        if self.open.insert(id) && array {
+            // Nobody is called for an array: whoever has room looks at once, each at its own part.
+            self.draw_at = self.draw_at.min(now.mono);
+        }
         for segment in job.segments() {
             if let Waiting::Owner(claim) = segment.waiting {
                 self.first_seen.entry((id, claim.attempt)).or_insert(now.mono);

@@ -252,6 +252,11 @@ impl World {
                 }
             }
             Effect::Gossip(bytes) => self.gossip(at, bytes),
+            Effect::Presence(words) => {
+                for (to, bytes) in words {
+                    self.effect(at, Effect::Send(to, bytes));
+                }
+            }
             Effect::Start { job, claim, spec, .. } => self.start_run(at, job, claim, spec),
             Effect::Kill { job, claim, exit } => self.kill(at, job, claim, exit),
             Effect::Secure { job, claim, holders, .. } => {

@@ -225,6 +225,7 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
                     tracing::debug!(%to, %error, "a message was not sent");
                 }
             }
+            Effect::Presence(words) => shared.presence.say(words),
             Effect::Gossip(bytes) => {
                 if let Err(error) = shared.net.gossip(bytes) {
                     tracing::debug!(%error, "gossip was not sent");

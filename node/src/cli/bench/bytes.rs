@@ -54,15 +54,16 @@ async fn fetch(node: &Node, id: &str) -> anyhow::Result<Duration> {
 
 pub(super) async fn transfer(plan: &Plan) -> anyhow::Result<Row> {
     let bytes = TRANSFER_BYTES;
-    let mut mesh = Mesh::up(&plan.binary, &[0, 1, 0]).await?;
+    let mut mesh = Mesh::up(&plan.binary, &[0, 1, 0, 0]).await?;
     let (mut rates, mut home) = (Samples::default(), Samples::default());
     let mut whole_read = Samples::default();
     for round in 1..=plan.repeats(3) {
         let id = artifact(&mesh, bytes).await?;
         home.push(time_home(mesh.first(), &id).await?);
-        let before = sent(&mesh)?;
-        let took = fetch(&mesh.nodes[2], &id).await?;
-        whole_read.push(sent(&mesh)? - before);
+        let to = without_it(&mesh, &id).await?;
+        let before = sent(&mesh, to)?;
+        let took = fetch(&mesh.nodes[to], &id).await?;
+        whole_read.push(sent(&mesh, to)? - before);
         rates.push(megabytes(bytes) / took.as_secs_f64());
         say(&format!("transfer {round}: {took:?}"));
     }
@@ -84,10 +85,10 @@ pub(super) async fn transfer(plan: &Plan) -> anyhow::Result<Row> {
         .numbers("mb_per_s", &rates)
         .numbers("process_ended_to_done_s", &home)
         .note(format!(
-            "from the request on a third node until it holds the verified file; from the end of the process until the submitter has accepted it (hashed, stored, moved, verified): {}",
+            "from the request on a node that holds nothing of it until it holds the verified file; from the end of the process until the submitter has accepted it (hashed, stored, moved, verified): {}",
             home.spread("s")
         ))
-        .note("resume: bytes that the two holders read (/proc/PID/io) over both lives of the receiver, beside a transfer in one go; what came in the last second before the kill may come again"))
+        .note("resume: bytes that the other nodes read (/proc/PID/io) over both lives of the receiver, beside a transfer in one go; what came in the last second before the kill may come again"))
 }
 
 /// Seconds from the end of the job's process until the submitter's node had accepted its files.
@@ -97,10 +98,22 @@ async fn time_home(node: &Node, id: &str) -> anyhow::Result<f64> {
     Ok(humantime::parse_rfc3339(&ended)?.elapsed().unwrap_or_default().as_secs_f64())
 }
 
-/// Bytes that both holders have read so far.
-fn sent(mesh: &Mesh) -> anyhow::Result<f64> {
-    let holders = mesh.nodes.iter().take(2);
-    holders.map(|node| io_bytes(node.pid()?, "rchar:")).sum()
+/// A node that holds nothing of an artifact: the runner has copied it to the submitter's node and one more.
+async fn without_it(mesh: &Mesh, id: &str) -> anyhow::Result<usize> {
+    let attempts = mesh.first().attempts(id).await?;
+    let artifact = attempts.last().and_then(|attempt| attempt.artifacts.first()).context("it left no artifact")?;
+    for (at, node) in mesh.nodes.iter().enumerate().skip(2) {
+        if !held(node).await?.iter().any(|(blob, _)| *blob == artifact.blob) {
+            return Ok(at);
+        }
+    }
+    anyhow::bail!("every node holds the artifact already")
+}
+
+/// Bytes that all nodes but the receiver have read so far.
+fn sent(mesh: &Mesh, receiver: usize) -> anyhow::Result<f64> {
+    let holders = mesh.nodes.iter().enumerate().filter(|(at, _)| *at != receiver);
+    holders.map(|(_, node)| io_bytes(node.pid()?, "rchar:")).sum()
 }
 
 /// Kills the receiver in the middle of a transfer and has it fetch again. Returns which share was sent twice.
@@ -109,16 +122,17 @@ async fn resume(mesh: &mut Mesh, bytes: u64, whole: f64, whole_s: f64) -> anyhow
         return Ok(None);
     }
     let id = artifact(mesh, bytes).await?;
-    let before = sent(mesh)?;
+    let to = without_it(mesh, &id).await?;
+    let before = sent(mesh, to)?;
     let half = Duration::from_secs_f64(whole_s / 2.0);
-    let cut = tokio::time::timeout(half, fetch(&mesh.nodes[2], &id)).await;
+    let cut = tokio::time::timeout(half, fetch(&mesh.nodes[to], &id)).await;
     anyhow::ensure!(cut.is_err(), "the transfer was over before its receiver could be killed");
-    mesh.nodes[2].kill().await?;
-    let first = sent(mesh)? - before;
-    mesh.nodes[2].restart().await?;
-    mesh.nodes[2].wait_peers(2, 1).await?;
-    let took = fetch(&mesh.nodes[2], &id).await?;
-    let both = sent(mesh)? - before;
+    mesh.nodes[to].kill().await?;
+    let first = sent(mesh, to)? - before;
+    mesh.nodes[to].restart().await?;
+    mesh.nodes[to].wait_peers(3, 1).await?;
+    let took = fetch(&mesh.nodes[to], &id).await?;
+    let both = sent(mesh, to)? - before;
     say(&format!("resume: {first:.0} bytes read, then {:.0} in {took:?}; in one go {whole:.0}", both - first));
     Ok(Some((both / whole - 1.0).max(0.0)))
 }
