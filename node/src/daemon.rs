@@ -213,7 +213,13 @@ async fn open_replica(
 ) -> anyhow::Result<OpenedReplica> {
     let (mut bootstrap, mut lost, mut addrs) = (BTreeSet::new(), false, Vec::new());
     let mut replica = match (existing, &about, &options.join) {
-        (Ok(replica), _, None) => replica,
+        (Ok(replica), about, None) => {
+            // It may have ended before the roster came.
+            if let Some(about) = about.as_ref().filter(|_| replica.roster().members.is_empty()) {
+                bootstrap = about.members.iter().map(|(node, _)| *node).collect();
+            }
+            replica
+        }
         (Ok(replica), _, Some(text)) => {
             let same = Ticket::decode(text)?.mesh == replica.mesh();
             anyhow::ensure!(same, "this data directory belongs to another mesh; use an empty one with --data-dir");

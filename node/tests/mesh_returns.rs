@@ -17,3 +17,71 @@ fn a_node_that_dies_as_soon_as_it_joined_finds_the_others_again_from_another_por
     alpha.wait("beta's return", |node| node.json(&["peers", "--json"])[0]["online"] == true);
     assert_eq!(alpha.json(&["peers", "--json"])[0]["node"], beta.id);
 }
+
+#[test]
+fn a_mesh_over_quic_alone_runs_jobs_and_comes_back() {
+    const QUIC: [&str; 2] = ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::start(&root.path().join("alpha"), &[&QUIC[..], &["--slots", "0"]].concat());
+    let listens = alpha.json(&["status", "--json"])["listen"].clone();
+    assert!(listens.as_array().is_some_and(|all| all.iter().all(|a| a.to_string().contains("quic-v1"))), "{listens}");
+    let ticket = alpha.ticket("worker");
+    let beta = Node::start(&root.path().join("beta"), &[&QUIC[..], &["--join", &ticket]].concat());
+    let runs = |alpha: &Node, words: &str| {
+        alpha.wait("beta", |node| node.json(&["peers", "--json"])[0]["online"] == true);
+        let ran = alpha.v6(&["run", "--", "echo", words]);
+        assert_eq!((ran.status.code(), ran.stdout), (Some(0), format!("{words}\n").into_bytes()));
+    };
+    runs(&alpha, "over QUIC");
+    beta.stop();
+    alpha.kill();
+    // Both come back, on other ports, the one that was asked to first last.
+    let beta = Node::start(&root.path().join("beta"), &[]);
+    let alpha = Node::start(&root.path().join("alpha"), &["--slots", "0"]);
+    runs(&alpha, "again");
+    drop(beta);
+}
+
+#[test]
+fn members_find_each_other_after_every_order_of_restarts() {
+    let root = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| root.path().join(name);
+    let fresh = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+    let alpha = Node::up(root.path(), "a", &["--slots", "0"]);
+    let ticket = alpha.ticket("worker");
+    let beta = Node::up(root.path(), "b", &["--join", &ticket]);
+    let ticket = alpha.ticket("worker");
+    let gamma = Node::up(root.path(), "c", &["--join", &ticket]);
+    let whole = |nodes: &[&Node], online: usize| {
+        for node in nodes {
+            node.wait("all others", |node| {
+                let peers = node.json(&["peers", "--json"]);
+                peers.as_array().is_some_and(|all| all.iter().filter(|p| p["online"] == true).count() == online)
+            });
+        }
+    };
+    whole(&[&alpha, &beta, &gamma], 2);
+    // One after the other, each on another port.
+    beta.kill();
+    let beta = Node::start(&place("b"), &fresh);
+    whole(&[&alpha, &beta, &gamma], 2);
+    // The founder and another at once, both on other ports; the third one stays and is what they know.
+    alpha.kill();
+    beta.kill();
+    let (beta, alpha) = (Node::start(&place("b"), &fresh), Node::start(&place("a"), &fresh));
+    whole(&[&alpha, &beta, &gamma], 2);
+    // All at once, on their old ports, the last to join first.
+    for node in [alpha, beta, gamma] {
+        node.kill();
+    }
+    let (gamma, beta) = (Node::start(&place("c"), &[]), Node::start(&place("b"), &[]));
+    whole(&[&beta, &gamma], 1);
+    let alpha = Node::start(&place("a"), &[]);
+    whole(&[&alpha, &beta, &gamma], 2);
+    // The founder goes for good; the others restart without it.
+    alpha.stop();
+    beta.stop();
+    gamma.stop();
+    let (beta, gamma) = (Node::start(&place("b"), &[]), Node::start(&place("c"), &fresh));
+    whole(&[&beta, &gamma], 1);
+}

@@ -31,7 +31,8 @@ impl Node {
         Self::start(&root.join(name), more)
     }
 
-    fn start(dir: &Path, args: &[&str]) -> Self {
+    /// Starts a node in a directory.
+    pub(crate) fn start(dir: &Path, args: &[&str]) -> Self {
         let mut child = Command::new(V6)
             .args(["up", "--api", "127.0.0.1:0", "--no-mdns", "--json", "--data-dir"])
             .arg(dir)
