@@ -14,6 +14,14 @@ if [ -z "$deny" ]; then
   fi
 fi
 
+# Hosts of their own for tests of the network, and a second sandbox.
+missing=()
+command -v ip >/dev/null || missing+=(iproute2)
+command -v bwrap >/dev/null || missing+=(bubblewrap)
+if [ "${#missing[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
 cargo fmt --all --check
 "$deny" --log-level error check --show-stats bans licenses sources
 for crate in v6-crdt v6-mesh; do

@@ -184,6 +184,7 @@ fn start_net(
     let config = NetConfig {
         seed: key.to_bytes(),
         listen: listen_addrs(options)?,
+        any_port: options.listen.is_empty(),
         mdns: options.mdns,
         known,
         members: Arc::new(members),
@@ -411,7 +412,9 @@ async fn listening(net: &NetHandle) -> Vec<String> {
 
 fn say_ready(shared: &Shared, mesh: crdt::ids::MeshId, api: std::net::SocketAddr) {
     let listen: Vec<String> = shared.net.listen_addrs().iter().map(ToString::to_string).collect();
-    drop(std::fs::write(shared.options.data_dir.join(LISTEN_FILE), serde_json::json!(listen).to_string()));
+    let asked = listen_addrs(&shared.options).unwrap_or_default();
+    let again: Vec<String> = shared.net.listen_again(&asked).iter().map(ToString::to_string).collect();
+    drop(std::fs::write(shared.options.data_dir.join(LISTEN_FILE), serde_json::json!(again).to_string()));
     if shared.options.json {
         let mut line = serde_json::json!({
             "event": "ready", "node": shared.me.to_string(), "name": shared.name, "mesh": mesh.to_string(),

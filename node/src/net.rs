@@ -49,6 +49,8 @@ pub struct NetConfig {
     pub seed: [u8; 32],
     /// Where to listen; empty for any free TCP and QUIC port of every interface.
     pub listen: Vec<Multiaddr>,
+    /// Where a port of `listen` is taken, listen on a free one instead.
+    pub any_port: bool,
     /// Whether to look for peers on the LAN by multicast.
     pub mdns: bool,
     /// Addresses remembered from an earlier run.
@@ -445,6 +447,21 @@ impl NetHandle {
     #[must_use]
     pub fn peers(&self) -> Vec<PeerInfo> {
         lock(&self.shared.peers).values().cloned().collect()
+    }
+
+    /// What to listen on at the next start: the same ports, and every interface where that was asked for, for a PC gets
+    /// other addresses over time.
+    #[must_use]
+    pub fn listen_again(&self, asked: &[Multiaddr]) -> Vec<Multiaddr> {
+        let every: Vec<Multiaddr> =
+            asked.iter().filter(|addr| **addr == book::on_every_interface(addr)).cloned().collect();
+        let shape = |addr: &Multiaddr| book::with_any_port(&book::on_every_interface(addr));
+        let again = |addr: Multiaddr| {
+            let is_every = asked.is_empty() || every.iter().any(|every| shape(every) == shape(&addr));
+            if is_every { book::on_every_interface(&addr) } else { addr }
+        };
+        let again: BTreeSet<Multiaddr> = self.listen_addrs().into_iter().map(again).collect();
+        again.into_iter().collect()
     }
 
     /// Where this node listens, as far as the system has told.

@@ -10,8 +10,8 @@ use crdt::shelf::Shelf;
 use super::{Call, Core, KnownOffer};
 use crate::io::{Effect, Effects};
 use crate::limits::{
-    CALL_SLACK_MS, CALL_WIDTH, DECLINES_KEPT_MAX, OFFER_CHANGE_EVERY_MS, OFFER_EVERY_MS, OFFER_EVERY_MS_PER_MEMBER,
-    RETRY_BACKOFF_MS, RETRY_BACKOFF_MS_MAX, STAGGER_MS,
+    CALL_SLACK_MS, CALL_WIDTH, DECLINES_KEPT_MAX, LEASE_MS, OFFER_CHANGE_EVERY_MS, OFFER_EVERY_MS,
+    OFFER_EVERY_MS_PER_MEMBER, RETRY_BACKOFF_MS, RETRY_BACKOFF_MS_MAX, STAGGER_MS,
 };
 use crate::msg::Msg;
 use crate::offer::{Lack, Offer, SignedOffer, bid_micros, lacks};
@@ -70,10 +70,13 @@ impl<S: Shelf> Core<S> {
         out.push(Effect::Gossip(Msg::Offer(signed).encode()));
     }
 
-    /// Offers on which something can be built: of members that may run jobs and are connected, and our own.
+    /// Offers on which something can be built: of members that may run jobs, are connected and heard, and our own.
     pub(super) fn live_offers(&self) -> impl Iterator<Item = (NodeId, &Offer)> {
         let may_run = |node: &NodeId| self.replica.roster().role(node).is_some_and(|role| role.may_run());
-        let others = self.offers.iter().filter(move |(node, _)| self.is_connected(node)).map(|(n, k)| (*n, &k.offer));
+        // A connection outlives a pulled cable for a while.
+        let now = Now { mono: self.turn_at, wall_ms: 0 };
+        let is_here = move |node: &NodeId| self.is_connected(node) && self.is_heard(now, node, 2 * LEASE_MS);
+        let others = self.offers.iter().filter(move |(node, _)| is_here(node)).map(|(n, k)| (*n, &k.offer));
         others.chain([(self.me, &self.offer)]).filter(move |(node, _)| may_run(node))
     }
 

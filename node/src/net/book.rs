@@ -180,6 +180,26 @@ pub(crate) fn bare(mut addr: Multiaddr) -> Multiaddr {
     addr
 }
 
+/// The same address with the system's choice of port.
+pub(crate) fn with_any_port(addr: &Multiaddr) -> Multiaddr {
+    let free = |part| match part {
+        Protocol::Tcp(_) => Protocol::Tcp(0),
+        Protocol::Udp(_) => Protocol::Udp(0),
+        other => other,
+    };
+    addr.iter().map(free).collect()
+}
+
+/// The same port on every address of the family.
+pub(crate) fn on_every_interface(addr: &Multiaddr) -> Multiaddr {
+    let every = |part| match part {
+        Protocol::Ip4(_) => Protocol::Ip4(std::net::Ipv4Addr::UNSPECIFIED),
+        Protocol::Ip6(_) => Protocol::Ip6(std::net::Ipv6Addr::UNSPECIFIED),
+        other => other,
+    };
+    addr.iter().map(every).collect()
+}
+
 /// Whether an address is one that this node can dial: an IP address with a TCP or QUIC port.
 pub(crate) fn usable(addr: &Multiaddr) -> bool {
     let mut parts = addr.iter();

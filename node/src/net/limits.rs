@@ -97,6 +97,6 @@ pub(crate) const EVENTS_MAX: usize = 8_192;
 pub(crate) const EVENTS_HELD_MAX: usize = 65_536;
 
 /// Between two pings of a connection.
-pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(15);
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// For a ping's answer. Longer: the connection is closed.
-pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);

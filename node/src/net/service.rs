@@ -148,7 +148,7 @@ pub(super) fn start(config: NetConfig) -> Result<(NetHandle, mpsc::Receiver<NetE
     let key = keypair(config.seed);
     let me = peer_id_to_node_id(&key.public().to_peer_id()).expect("our key is Ed25519");
     let mut swarm = build_swarm(&key, &config)?;
-    listen(&mut swarm, &config.listen)?;
+    listen(&mut swarm, &config.listen, config.any_port)?;
     let (commands, inbox) = mpsc::channel(limits::COMMANDS_MAX);
     let (events, events_out) = mpsc::channel(limits::EVENTS_MAX);
     let (members, changes) = watch::channel(Arc::clone(&config.members));
@@ -240,15 +240,20 @@ fn connection_bounds() -> connection_limits::ConnectionLimits {
         .with_max_established_per_peer(Some(limits::CONNECTIONS_PER_PEER_MAX))
 }
 
-/// Listens wherever it can; that one transport or address family is missing is no failure.
-fn listen(swarm: &mut Swarm<Behaviour>, wanted: &[Multiaddr]) -> Result<(), NetError> {
+/// Listens wherever it can; that one transport or address family is missing is no failure. `any_port`: where a port is
+/// taken, on a free one.
+fn listen(swarm: &mut Swarm<Behaviour>, wanted: &[Multiaddr], any_port: bool) -> Result<(), NetError> {
     let defaults = ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1", "/ip6/::/tcp/0", "/ip6/::/udp/0/quic-v1"];
     let defaults = defaults.map(|addr| addr.parse::<Multiaddr>().expect("a literal address"));
     let addrs = if wanted.is_empty() { &defaults } else { wanted };
     let mut first_failure = None;
     let mut listening = 0_usize;
     for addr in addrs {
-        match swarm.listen_on(addr.clone()) {
+        let mut listens = swarm.listen_on(addr.clone());
+        if listens.is_err() && any_port {
+            listens = swarm.listen_on(book::with_any_port(addr));
+        }
+        match listens {
             Ok(_) => listening += 1,
             Err(error) => {
                 tracing::info!(%addr, %error, "cannot listen here");

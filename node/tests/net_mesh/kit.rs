@@ -36,6 +36,7 @@ impl Remembered {
         let config = NetConfig {
             seed: [self.seed; 32],
             listen: self.listen.clone(),
+            any_port: false,
             mdns: false,
             known: self.known.clone(),
             members: Arc::new(self.members.iter().copied().collect()),
