@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 pub use fold::{Attempt, AttemptState, JobState, Segment, TaskState, Waiting, rendezvous};
 pub use values::{
-    Accept, ArtifactRef, Basis, CheckpointRef, Claim, Control, ControlOp, Exit, JobSpec, LogRef, Lost, Outcome,
-    RunReport, TaskReport, job_id_of_key,
+    Accept, ArtifactList, ArtifactRef, Basis, CheckpointRef, Claim, Control, ControlOp, Exit, JobSpec, LogRef, Lost,
+    Outcome, RunReport, TaskReport, job_id_of_key,
 };
 
 use crate::cbor;

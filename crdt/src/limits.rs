@@ -43,7 +43,11 @@ pub const ATTEMPTS_MAX: u32 = 100;
 pub const LOST_ATTEMPTS_MAX: u32 = 3;
 /// Watchers that a claim may name: the submitter's node and four more.
 pub const WATCHERS_MAX: usize = 5;
-/// Artifacts named inline in a run's report; more go into a manifest blob.
+/// Artifacts named in a run's report itself. More: the report names a blob with the whole list.
 pub const ARTIFACTS_INLINE_MAX: usize = 200;
+/// Artifacts of one run. More: those found last are left out, and the node's owner is told.
+pub const ARTIFACTS_PER_RUN_MAX: usize = 50_000;
+/// Bytes of a list of artifacts. Larger: it is not read.
+pub const ARTIFACT_LIST_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Bytes of output that stay inline in a run's report.
 pub const LOG_INLINE_BYTES_MAX: usize = 4 * 1024;

@@ -310,8 +310,8 @@ impl<S: Shelf> Core<S> {
             Input::Exited { job, claim, task, started_ms, at_ms, exit } => {
                 self.on_exited(now, job, claim, task, (started_ms, at_ms), exit);
             }
-            Input::Progress { job, claim, artifacts, checkpoint, holders } => {
-                self.on_progress(now, job, claim, artifacts, checkpoint, holders);
+            Input::Progress { job, claim, artifacts, list, checkpoint, holders } => {
+                self.on_progress(now, (job, claim), (artifacts, list), checkpoint, holders);
             }
             Input::Ended { job, claim, log, cost_micros } => self.on_ended(now, job, claim, log, cost_micros),
             Input::Secured { job, claim, held } => {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crdt::bundle::Change;
 use crdt::doc::DocId;
 use crdt::ids::{JobId, NodeId};
-use crdt::job::{ArtifactRef, CheckpointRef, ClaimId, Exit, JobSpec, LogRef};
+use crdt::job::{ArtifactList, ArtifactRef, CheckpointRef, ClaimId, Exit, JobSpec, LogRef};
 
 use crate::offer::Offer;
 
@@ -83,8 +83,10 @@ pub enum Input {
         job: JobId,
         /// The claim.
         claim: ClaimId,
-        /// All files so far.
+        /// All files so far, or the first of them.
         artifacts: Vec<ArtifactRef>,
+        /// Where all are named, when they are many.
+        list: Option<ArtifactList>,
         /// Highest checkpoint that a second node holds.
         checkpoint: Option<CheckpointRef>,
         /// Who else holds them.
@@ -203,8 +205,10 @@ pub enum Effect {
         job: JobId,
         /// The claim.
         claim: ClaimId,
-        /// The files.
+        /// The files, or the first of them.
         artifacts: Vec<ArtifactRef>,
+        /// Where all are named, when they are many.
+        list: Option<ArtifactList>,
         /// Its output.
         log: Option<LogRef>,
         /// Who holds them.

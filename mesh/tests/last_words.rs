@@ -149,6 +149,7 @@ fn a_checkpoint_of_which_only_the_submitter_heard_is_handed_to_the_next_owner() 
         job: id,
         claim,
         artifacts: Vec::new(),
+        list: None,
         checkpoint: Some(checkpoint),
         holders: vec![mesh.cores[0].me()],
     };

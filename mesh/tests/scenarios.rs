@@ -40,7 +40,7 @@ fn a_result_that_waits_for_its_flush_is_not_given_back() {
     let (task, at_ms) = (0, WALL_MS + 4_000);
     for _ in 0..mesh::limits::FLUSH_BURST {
         let (artifacts, holders) = (Vec::new(), Vec::new());
-        world.input(0, Input::Progress { job: id, claim, artifacts, checkpoint: None, holders });
+        world.input(0, Input::Progress { job: id, claim, artifacts, list: None, checkpoint: None, holders });
     }
     world.input(0, Input::Exited { job: id, claim, task, started_ms: at_ms, at_ms, exit: Exit::Code(0) });
     world.input(0, Input::Ended { job: id, claim, log: None, cost_micros: 0 });

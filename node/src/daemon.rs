@@ -3,6 +3,7 @@
 mod about;
 mod accepting;
 mod api;
+mod artifacts;
 mod changes;
 mod driver;
 mod exec;

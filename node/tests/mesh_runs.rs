@@ -259,3 +259,27 @@ fn what_a_killed_node_left_is_gone_when_it_starts_again() {
     assert!(!left.path().exists());
     alpha.wait_state(&job, "done");
 }
+
+#[test]
+fn a_run_that_leaves_thousands_of_files_keeps_them_all_when_its_node_is_gone() {
+    const FILES: usize = 2_000;
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    let ticket = alpha.ticket("2");
+    let beta = Node::up(root.path(), "beta", &["--slots", "1", "--join", &ticket]);
+    let gamma = Node::up(root.path(), "gamma", &["--slots", "0", "--join", &ticket]);
+    alpha.wait_peers(2);
+    let script = format!("mkdir out; i=0; while [ $i -lt {FILES} ]; do echo file $i > out/$i.txt; i=$((i+1)); done");
+    let job = alpha.submit(&["--output", "out/**"], &script);
+    alpha.wait("its end", |node| node.state(&job) == "done");
+    drop(beta);
+    let shown = alpha.json(&["job", "show", &job, "--json"]);
+    assert_eq!(shown["tasks"][0]["attempts"][0]["artifacts"].as_array().map(Vec::len), Some(FILES));
+    for (node, name) in [(&alpha, "a"), (&gamma, "g")] {
+        let got = root.path().join(name);
+        let get = node.v6(&["get", &job, got.to_str().expect("UTF-8")]);
+        assert!(get.status.success(), "{}", String::from_utf8_lossy(&get.stderr));
+        assert_eq!(std::fs::read_dir(got.join("out")).expect("a directory").count(), FILES);
+        assert_eq!(std::fs::read_to_string(got.join("out/1999.txt")).expect("a file"), "file 1999\n");
+    }
+}

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BlobHash, JobId, NodeId, PersonId, TraceId};
+use crate::limits::ARTIFACTS_PER_RUN_MAX;
 
 /// `spec`: what is wanted. Written once by the submitter's node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,6 +266,32 @@ pub struct ArtifactRef {
     pub executable: bool,
 }
 
+/// A blob that holds all artifacts of a run: canonical CBOR of a list of [`ArtifactRef`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactList {
+    /// The blob.
+    pub blob: BlobHash,
+    /// Its bytes, at most [`crate::limits::ARTIFACT_LIST_BYTES_MAX`].
+    pub size: u64,
+    /// Artifacts in it.
+    pub count: u32,
+}
+
+impl ArtifactList {
+    /// The bytes of a list.
+    #[must_use]
+    pub fn encode(artifacts: &[ArtifactRef]) -> Vec<u8> {
+        crate::cbor::encode(artifacts)
+    }
+
+    /// Reads a list that a peer made; `None` when it is none, or has more than [`ARTIFACTS_PER_RUN_MAX`] entries.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Vec<ArtifactRef>> {
+        let list: Vec<ArtifactRef> = crate::cbor::decode(bytes).ok()?;
+        (list.len() <= ARTIFACTS_PER_RUN_MAX).then_some(list)
+    }
+}
+
 /// A checkpoint of a run: a tree. Of two the one with the higher number counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CheckpointRef {
@@ -293,9 +320,12 @@ pub struct RunReport {
     pub tasks: Vec<TaskReport>,
     /// Whether no more of this run will change.
     pub ended: bool,
-    /// Files so far.
+    /// Files so far; the first of them where there is a list.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<ArtifactRef>,
+    /// Where all files are named, when they are more than [`crate::limits::ARTIFACTS_INLINE_MAX`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<ArtifactList>,
     /// The output, once it is sealed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogRef>,

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crdt::doc::{DocId, Key, TaskRange};
 use crdt::ids::{JobId, NodeId};
 use crdt::job::{
-    ArtifactRef, Basis, CheckpointRef, Claim, ClaimId, Exit, JobSpec, LogRef, RunReport, TaskReport, rendezvous,
+    ArtifactList, ArtifactRef, Basis, CheckpointRef, Claim, ClaimId, Exit, JobSpec, LogRef, RunReport, TaskReport,
+    rendezvous,
 };
 use crdt::limits::WATCHERS_MAX;
 use crdt::shelf::Shelf;
@@ -279,14 +280,14 @@ impl<S: Shelf> Core<S> {
     pub(super) fn on_progress(
         &mut self,
         now: Now,
-        job: JobId,
-        claim: ClaimId,
-        artifacts: Vec<ArtifactRef>,
+        (job, claim): (JobId, ClaimId),
+        (artifacts, list): (Vec<ArtifactRef>, Option<ArtifactList>),
         checkpoint: Option<CheckpointRef>,
         holders: Vec<NodeId>,
     ) {
         let Some(held) = self.held.get_mut(&(job, claim)) else { return };
         held.report.artifacts = artifacts;
+        held.report.list = list;
         if checkpoint.map(|c| c.number) >= held.report.checkpoint.map(|c| c.number) {
             held.report.checkpoint = checkpoint;
         }

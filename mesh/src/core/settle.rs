@@ -121,7 +121,14 @@ impl<S: Shelf> Core<S> {
                     self.securing.insert((id, claim), Securing::Asked(now.mono));
                     let mut holders = vec![claim.owner];
                     holders.extend(run.holders.iter().copied());
-                    out.push(Effect::Secure { job: id, claim, artifacts: run.artifacts, log: run.log, holders });
+                    out.push(Effect::Secure {
+                        job: id,
+                        claim,
+                        artifacts: run.artifacts,
+                        list: run.list,
+                        log: run.log,
+                        holders,
+                    });
                     self.wake_at(now.mono.plus_ms(SECURE_WAIT_MS));
                     return;
                 }

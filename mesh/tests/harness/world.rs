@@ -448,7 +448,10 @@ impl World {
             let size = self.rng.random_range(1..10_000);
             let blob = BlobHash(*blake3::hash(&claim.owner.0).as_bytes());
             let file = ArtifactRef { task, path: b"out".to_vec(), blob, size, parts: false, executable: false };
-            self.input(at, Input::Progress { job, claim, artifacts: vec![file], checkpoint: None, holders: vec![] });
+            self.input(
+                at,
+                Input::Progress { job, claim, artifacts: vec![file], list: None, checkpoint: None, holders: vec![] },
+            );
         }
         let after = self.rng.random_range(200..20_000);
         self.local(at, after, Input::Ended { job, claim, log: None, cost_micros: 1 });

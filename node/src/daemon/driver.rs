@@ -235,10 +235,10 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
                 tokio::spawn(exec::run(Arc::clone(&shared), exec::Work { job, claim, spec, holders, resume }));
             }
             Effect::Kill { job, claim, exit } => shared.cells.kill(job, claim, exit),
-            Effect::Secure { job, claim, artifacts, log, holders } => {
+            Effect::Secure { job, claim, artifacts, list, log, holders } => {
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
-                    let held = exec::secure(&shared, job, claim, &artifacts, log.as_ref(), &holders).await;
+                    let held = exec::secure(&shared, (job, claim), artifacts, list, log.as_ref(), &holders).await;
                     shared.core.input(Input::Secured { job, claim, held });
                 });
             }

@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crdt::ids::{JobId, NodeId};
-use crdt::job::{ArtifactRef, CheckpointRef, ClaimId, Exit, JobSpec, LogRef};
+use crdt::job::{ArtifactList, ArtifactRef, CheckpointRef, ClaimId, Exit, JobSpec, LogRef};
 use mesh::Input;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use outputs::Outputs;
 use places::{CHECKPOINTS, Places, WORKSPACE};
 
-use super::{Shared, now_ms};
+use super::{Shared, artifacts, now_ms};
 use crate::blobs::{BlobRef, Pin};
 use crate::cell::{Cell, CellEvent, CellSpec, Death, KillReason, KillTarget, WarmCell};
 use crate::joblog::{JobLog, LogKey};
@@ -337,18 +337,27 @@ fn exit_of(exit: crate::cell::Exit, wanted: Option<&Exit>) -> Exit {
 /// Brings the files of a run here.
 pub(super) async fn secure(
     shared: &Shared,
-    job: JobId,
-    claim: ClaimId,
-    artifacts: &[ArtifactRef],
+    (job, claim): (JobId, ClaimId),
+    mut artifacts: Vec<ArtifactRef>,
+    list: Option<ArtifactList>,
     log: Option<&LogRef>,
     holders: &[NodeId],
 ) -> bool {
     let pin = Pin::job(job);
+    let holders: Vec<NodeId> = holders.iter().filter(|n| **n != shared.me).copied().collect();
+    if let Some(list) = list {
+        match artifacts::read(&shared.blobs, &list, &holders, &pin).await {
+            Ok(all) => artifacts = all,
+            Err(error) => {
+                tracing::warn!(%job, error = format!("{error:#}"), "the list of a run's files cannot be brought here");
+                return false;
+            }
+        }
+    }
     let mut refs: Vec<BlobRef> = artifacts.iter().map(|a| BlobRef { hash: a.blob, size: a.size }).collect();
     if let Some(LogRef::Blob(hash, size)) = log {
         refs.push(BlobRef { hash: *hash, size: *size });
     }
-    let holders: Vec<NodeId> = holders.iter().filter(|n| **n != shared.me).copied().collect();
     match shared.blobs.fetch_many(&refs, &holders, &pin, None).await {
         Ok(_) => shared.blobs.sync().await.is_ok(),
         Err(error) => {

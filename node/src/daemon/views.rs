@@ -1,9 +1,10 @@
 //! Folds as they are shown.
 
 use crdt::ids::NodeId;
-use crdt::job::{AttemptState, Exit, Job, JobState, LogRef, Outcome};
+use crdt::job::{ArtifactRef, AttemptState, Exit, Job, JobState, LogRef, Outcome};
 use web_gateway::api;
 
+use super::artifacts::{self, Lists};
 use super::logs::code;
 use crate::joblog::LogKey;
 
@@ -160,11 +161,11 @@ pub(super) fn path(bytes: &[u8]) -> (String, Option<String>) {
 }
 
 /// A job with a window of its tasks.
-pub(super) fn job_view(job: &Job, from: u32, most: u32) -> Option<api::JobView> {
+pub(super) fn job_view(job: &Job, lists: &Lists, from: u32, most: u32) -> Option<api::JobView> {
     let (submitter, spec) = job.spec()?;
     let tasks = spec.tasks();
     let last = from.saturating_add(most).min(tasks);
-    let views = (from..last).map(|index| task_view(job, index)).collect();
+    let views = (from..last).map(|index| task_view(job, lists, index)).collect();
     Some(api::JobView {
         id: job.id.to_string(),
         state: state(job.state()?),
@@ -187,7 +188,7 @@ pub(super) fn job_view(job: &Job, from: u32, most: u32) -> Option<api::JobView> 
     })
 }
 
-fn task_view(job: &Job, index: u32) -> api::TaskView {
+fn task_view(job: &Job, lists: &Lists, index: u32) -> api::TaskView {
     let accepted = job.accepted(index).filter(|a| a.outcome == Outcome::Done).map(|a| a.attempt);
     let mut executions = job.attempts(index);
     // A claim that lost before anything started was no execution; of several the award stands last.
@@ -210,7 +211,9 @@ fn task_view(job: &Job, index: u32) -> api::TaskView {
             cost_micros: run.map(|r| r.cost_micros),
             checkpoint: run.and_then(|r| r.checkpoint).map(|c| c.number),
             holders: run.map(|r| r.holders.iter().map(ToString::to_string).collect()).unwrap_or_default(),
-            artifacts: run.map(|r| artifacts(r, attempt.id.attempt, index)).unwrap_or_default(),
+            artifacts: run
+                .map(|r| artifact_views(artifacts::of(r, lists), attempt.id.attempt, index))
+                .unwrap_or_default(),
         }
     });
     let attempts = attempts.collect();
@@ -218,8 +221,8 @@ fn task_view(job: &Job, index: u32) -> api::TaskView {
     api::TaskView { index, state: state(state_now), accepted_attempt: accepted, attempts }
 }
 
-fn artifacts(run: &crdt::job::RunReport, attempt: u32, task: u32) -> Vec<api::ArtifactView> {
-    run.artifacts
+fn artifact_views(artifacts: &[ArtifactRef], attempt: u32, task: u32) -> Vec<api::ArtifactView> {
+    artifacts
         .iter()
         .filter(|a| a.task == task)
         .map(|a| {
@@ -238,20 +241,22 @@ fn artifacts(run: &crdt::job::RunReport, attempt: u32, task: u32) -> Vec<api::Ar
 }
 
 /// Per task the files of the accepted attempt, else of the newest that has any.
-pub(super) fn job_artifacts(job: &Job) -> Vec<(api::ArtifactView, NodeId)> {
+pub(super) fn job_artifacts(job: &Job, lists: &Lists) -> Vec<(api::ArtifactView, NodeId)> {
     let tasks = job.spec().map_or(0, |(_, spec)| spec.tasks());
     let mut found = Vec::new();
     for task in 0..tasks {
         let accepted = job.accepted(task).map(|a| (a.attempt, a.node));
         let attempts = job.attempts(task);
         let chosen = attempts.iter().find(|a| accepted == Some((a.id.attempt, Some(a.id.owner))));
-        let with_files =
-            |a: &&crdt::job::Attempt<'_>| job.run(&a.id).is_some_and(|r| r.artifacts.iter().any(|f| f.task == task));
+        let with_files = |a: &&crdt::job::Attempt<'_>| {
+            job.run(&a.id).is_some_and(|r| artifacts::of(r, lists).iter().any(|f| f.task == task))
+        };
         let chosen = chosen.or_else(|| attempts.iter().rev().find(with_files));
         if let Some(attempt) = chosen
             && let Some(run) = job.run(&attempt.id)
         {
-            found.extend(artifacts(run, attempt.id.attempt, task).into_iter().map(|a| (a, attempt.id.owner)));
+            let views = artifact_views(artifacts::of(run, lists), attempt.id.attempt, task);
+            found.extend(views.into_iter().map(|a| (a, attempt.id.owner)));
         }
     }
     found

@@ -9,6 +9,7 @@ use web_gateway::api::*;
 use super::Api;
 use super::jobs::job_id;
 use crate::blobs::{BlobRef, GcMode, Pin, PinReason};
+use crate::daemon::artifacts::{self, Lists};
 use crate::daemon::views;
 use crate::tree::{EntryKind, Manifest};
 
@@ -150,5 +151,25 @@ fn body(api: &Api, blob: BlobRef, range: Option<ByteRange>) -> BlobBody {
 }
 
 async fn artifact_list(api: &Api, id: JobId) -> Result<Vec<(ArtifactView, NodeId)>, ApiError> {
-    api.ask(move |core| core.replica_mut().job(id).map(views::job_artifacts).unwrap_or_default()).await
+    let lists = lists(api, id).await?;
+    api.ask(move |core| core.replica_mut().job(id).map(|job| views::job_artifacts(job, &lists)).unwrap_or_default())
+        .await
+}
+
+/// The lists of artifacts that a job's runs name, brought here where they can be had.
+pub(super) async fn lists(api: &Api, id: JobId) -> Result<Lists, ApiError> {
+    let named = api.ask(move |core| {
+        let lists = core.replica_mut().job(id).map(artifacts::lists).unwrap_or_default();
+        let holders: Vec<NodeId> = if lists.is_empty() { Vec::new() } else { core.connected().collect() };
+        (lists, holders)
+    });
+    let (named, holders) = named.await?;
+    let mut lists = Lists::new();
+    for list in named {
+        match artifacts::read(&api.0.blobs, &list, &holders, &Pin::job(id)).await {
+            Ok(all) => drop(lists.insert(list.blob, all)),
+            Err(error) => tracing::warn!(job = %id, error = format!("{error:#}"), "only some files of a run are shown"),
+        }
+    }
+    Ok(lists)
 }

@@ -41,9 +41,10 @@ pub(super) async fn jobs(api: &Api, query: JobsQuery) -> Result<Page<JobRow>, Ap
 
 pub(super) async fn job(api: &Api, id: &str, query: JobQuery) -> Result<JobView, ApiError> {
     let id = job_id(api, id).await?;
+    let lists = super::blobs::lists(api, id).await?;
     let view = api.ask(move |core| {
         let job = core.replica_mut().job(id)?;
-        views::job_view(job, query.tasks_from.unwrap_or(0), query.tasks_max.unwrap_or(TASKS_WINDOW))
+        views::job_view(job, &lists, query.tasks_from.unwrap_or(0), query.tasks_max.unwrap_or(TASKS_WINDOW))
     });
     view.await?.ok_or_else(|| ApiError::NotFound(format!("job {id} is not wholly known here yet; try again")))
 }

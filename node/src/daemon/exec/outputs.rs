@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crdt::ids::{BlobHash, JobId, NodeId};
-use crdt::job::{ArtifactRef, CheckpointRef, ClaimId, LogRef};
-use crdt::limits::{ARTIFACTS_INLINE_MAX, LOG_INLINE_BYTES_MAX};
+use crdt::job::{ArtifactList, ArtifactRef, CheckpointRef, ClaimId, LogRef};
+use crdt::limits::{ARTIFACTS_INLINE_MAX, ARTIFACTS_PER_RUN_MAX, LOG_INLINE_BYTES_MAX};
 use mesh::Input;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -55,6 +55,10 @@ pub(super) struct Outputs {
     globs: Option<Arc<Globs>>,
     looks: BTreeMap<u32, Snapshot>,
     artifacts: BTreeMap<(u32, Vec<u8>), ArtifactRef>,
+    /// Where they are named, when they are too many for a report.
+    list: Option<ArtifactList>,
+    /// Files were left out, and the owner was told.
+    cut: bool,
     log: Option<BlobRef>,
     seen: BTreeSet<Vec<u8>>,
     /// Waits for a second holder.
@@ -80,6 +84,8 @@ impl Outputs {
             globs,
             looks: BTreeMap::new(),
             artifacts: BTreeMap::new(),
+            list: None,
+            cut: false,
             log: None,
             seen: BTreeSet::new(),
             pending: None,
@@ -138,7 +144,9 @@ impl Outputs {
     /// Everything that another node should hold.
     fn wanted(&self) -> BTreeSet<Item> {
         let artifacts = self.artifacts.values().map(|a| BlobRef { hash: a.blob, size: a.size });
-        let blobs = artifacts.chain(self.log).filter(|blob| blob.size > 0).map(|blob| Item { blob, tree: false });
+        let list = self.list.map(|list| BlobRef { hash: list.blob, size: list.size });
+        let blobs =
+            artifacts.chain(list).chain(self.log).filter(|blob| blob.size > 0).map(|blob| Item { blob, tree: false });
         let checkpoint = self.pending.as_ref().or(self.published.as_ref());
         blobs.chain(checkpoint.map(Stored::item)).collect()
     }
@@ -155,8 +163,24 @@ impl Outputs {
             self.take_checkpoint().await;
         }
         if self.changed {
+            self.write_list().await;
             drop(self.shared.blobs.sync().await);
         }
+    }
+
+    /// Stores the list of the artifacts, when they are too many for a report.
+    async fn write_list(&mut self) {
+        let old = self.list.take();
+        if self.artifacts.len() > ARTIFACTS_INLINE_MAX {
+            let all: Vec<ArtifactRef> = self.artifacts.values().cloned().collect();
+            let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
+            match self.shared.blobs.add_bytes(ArtifactList::encode(&all).into(), &Pin::job(self.job)).await {
+                Ok(blob) => self.list = Some(ArtifactList { blob: blob.hash, size: blob.size, count }),
+                Err(error) => tracing::warn!(%error, "the list of a run's files could not be stored"),
+            }
+        }
+        let gone = old.filter(|old| Some(old.blob) != self.list.map(|list| list.blob));
+        self.release(gone.map(|old| old.blob)).await;
     }
 
     /// Stores the artifacts of one task that changed.
@@ -178,7 +202,11 @@ impl Outputs {
             self.release(gone.map(|a| a.blob)).await;
         }
         for file in found.changed {
-            if self.artifacts.len() >= ARTIFACTS_INLINE_MAX {
+            if self.artifacts.len() >= ARTIFACTS_PER_RUN_MAX {
+                if !std::mem::replace(&mut self.cut, true) {
+                    let most = ARTIFACTS_PER_RUN_MAX;
+                    tracing::warn!(job = %self.job, most, "a run leaves more files than are kept of one");
+                }
                 break;
             }
             let Ok(open) = tree::open_file(&root, &file.path) else { continue };
@@ -270,10 +298,11 @@ impl Outputs {
         }
         self.changed = false;
         self.reported_holders.clone_from(&holders);
-        let artifacts = self.artifacts.values().cloned().collect();
+        let artifacts = self.artifacts.values().take(ARTIFACTS_INLINE_MAX).cloned().collect();
+        let list = self.list;
         let checkpoint = self.published.as_ref().map(|stored| stored.checkpoint);
         let (job, claim) = (self.job, self.claim);
-        self.shared.core.input(Input::Progress { job, claim, artifacts, checkpoint, holders });
+        self.shared.core.input(Input::Progress { job, claim, artifacts, list, checkpoint, holders });
     }
 
     /// Whether this node is the whole mesh: then nobody else will ever hold anything.
