@@ -181,22 +181,22 @@ pub(crate) fn bare(mut addr: Multiaddr) -> Multiaddr {
 }
 
 /// The same address with the system's choice of port.
+#[allow(clippy::wildcard_enum_match_arm, reason = "everything but the port stays as it is")]
 pub(crate) fn with_any_port(addr: &Multiaddr) -> Multiaddr {
     let free = |part| match part {
         Protocol::Tcp(_) => Protocol::Tcp(0),
         Protocol::Udp(_) => Protocol::Udp(0),
-        #[allow(clippy::wildcard_enum_match_arm, reason = "everything but the port stays")]
         other => other,
     };
     addr.iter().map(free).collect()
 }
 
 /// The same port on every address of the family.
+#[allow(clippy::wildcard_enum_match_arm, reason = "everything but the address stays as it is")]
 pub(crate) fn on_every_interface(addr: &Multiaddr) -> Multiaddr {
     let every = |part| match part {
         Protocol::Ip4(_) => Protocol::Ip4(std::net::Ipv4Addr::UNSPECIFIED),
         Protocol::Ip6(_) => Protocol::Ip6(std::net::Ipv6Addr::UNSPECIFIED),
-        #[allow(clippy::wildcard_enum_match_arm, reason = "everything but the address stays")]
         other => other,
     };
     addr.iter().map(every).collect()
