@@ -119,3 +119,13 @@ fn what_a_member_says_after_its_revocation_behind_a_partition_counts_nowhere() {
         assert_eq!(seen(&world, at, revoked), first, "node {at}");
     }
 }
+
+#[test]
+fn a_job_that_nobody_can_run_is_durable_on_a_second_node_before_it_is_acknowledged() {
+    let mut world = World::new(8, 3);
+    submit(&mut world, 0, "work", 100, &["no such label"]);
+    world.run_until_ms(4_000, |_| false);
+    let (_, answer) = world.replies.values().next().expect("an answer");
+    let ack = answer.as_ref().expect("it is acknowledged");
+    assert!(ack.durable_on >= 2 && ack.warnings[0].is_some(), "{ack:?}");
+}

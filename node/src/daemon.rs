@@ -7,6 +7,7 @@ mod artifacts;
 mod changes;
 mod driver;
 mod exec;
+mod find;
 mod join;
 mod logs;
 mod notes;

@@ -8,7 +8,7 @@
 //! ```text
 //! NetHandle::send ──► outbox of the peer ──► writer ──► /v6/ctl/1 ─┐
 //! NetHandle::gossip ─► service task (swarm) ─► gossipsub ──────────┼─► control connection of a member
-//! open_stream(Repair, Logs, Copies) ─► /v6/repair/1, /v6/logs/1, … ─┘
+//! open_stream(Find, Logs, Copies) ─► /v6/find/1, /v6/logs/1, … ─┘
 //! open_stream(Blobs) ────────► /v6/blobs/1 ────────────────────────► bulk connection, closed when idle
 //! join_request ──────────────► /v6/join/1 ─────────────────────────► any connection, at most 30 s old
 //! ```
@@ -155,8 +155,8 @@ pub enum JoinError {
 /// A protocol whose streams the node opens itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Proto {
-    /// Exchange of feeds.
-    Repair,
+    /// Whether the receiver holds a blob.
+    Find,
     /// Blobs: the streams have a connection of their own.
     Blobs,
     /// Logs that are followed.
@@ -168,7 +168,7 @@ pub enum Proto {
 impl Proto {
     const fn wired(self) -> Wired {
         match self {
-            Self::Repair => Wired::Repair,
+            Self::Find => Wired::Find,
             Self::Blobs => Wired::Blobs,
             Self::Logs => Wired::Logs,
             Self::Copies => Wired::Copies,

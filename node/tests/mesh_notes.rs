@@ -184,3 +184,22 @@ fn events_tell_what_changed_and_the_state_of_jobs() {
     }
     panic!("these were not told: {wanted:?}");
 }
+
+#[test]
+fn an_empty_input_does_not_wipe_a_note() {
+    let root = tempfile::tempdir().expect("a directory");
+    let node = Node::up(root.path(), "alone", &[]);
+    let (job, _) = submit(&node, &["true"]);
+    assert!(node.v6(&["note", "edit", &job, "--text", "kept"]).status.success());
+    // The tests' commands read from /dev/null, and name no editor.
+    let edit = std::process::Command::new(env!("CARGO_BIN_EXE_v6"))
+        .args(["note", "edit", &job])
+        .env("V6_DATA_DIR", &node.dir)
+        .env_remove("EDITOR")
+        .env_remove("VISUAL")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("v6 runs");
+    assert_eq!(edit.status.code(), Some(2), "{}", String::from_utf8_lossy(&edit.stderr));
+    assert_eq!(text(&node, &job), "kept");
+}

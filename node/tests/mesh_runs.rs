@@ -283,3 +283,20 @@ fn a_run_that_leaves_thousands_of_files_keeps_them_all_when_its_node_is_gone() {
         assert_eq!(std::fs::read_to_string(got.join("out/1999.txt")).expect("a file"), "file 1999\n");
     }
 }
+
+#[test]
+fn a_blob_is_had_from_whoever_holds_it() {
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    let ticket = alpha.ticket("1");
+    let beta = Node::up(root.path(), "beta", &["--slots", "0", "--join", &ticket]);
+    alpha.wait_peers(1);
+    let file = root.path().join("file");
+    std::fs::write(&file, "from beta").expect("a file");
+    let added = beta.json(&["blob", "add", file.to_str().expect("UTF-8"), "--json"]);
+    let hash = added["blob"].as_str().expect("a hash");
+    assert_eq!(alpha.v6(&["blob", "get", hash]).stdout, b"from beta");
+    let nobody = alpha.v6(&["blob", "get", &hash.chars().rev().collect::<String>()]);
+    let said = String::from_utf8_lossy(&nobody.stderr).into_owned();
+    assert!(nobody.status.code() == Some(1) && said.contains("by the 1 members that are online"), "{said}");
+}

@@ -69,7 +69,7 @@ async fn gossip_reaches_all_five_nodes_without_loss() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_of_each_protocol_carry_bytes_both_ways() {
     let mut nodes = mesh_of(2).await;
-    for proto in [Proto::Repair, Proto::Logs, Proto::Copies, Proto::Blobs] {
+    for proto in [Proto::Find, Proto::Logs, Proto::Copies, Proto::Blobs] {
         let mut ours = nodes[0].net.open_stream(nodes[1].id(), proto).await.expect("a member's stream");
         ours.write_all(b"ask").await.expect("an open stream");
         ours.shutdown().await.expect("an open stream");
@@ -152,5 +152,5 @@ async fn a_revoked_member_is_disconnected_at_once() {
     let me = nodes[0].id();
     nodes[2].disconnected(me).await;
     assert_eq!(nodes[0].net.send(gone, Bytes::new()), Err(SendError::NotConnected));
-    assert!(nodes[2].net.open_stream(me, Proto::Repair).await.is_err());
+    assert!(nodes[2].net.open_stream(me, Proto::Find).await.is_err());
 }

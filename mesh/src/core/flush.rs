@@ -88,6 +88,10 @@ impl<S: Shelf> Core<S> {
         self.reported.clear();
         let head = self.replica.feeds().get(&self.me).map_or(0, |feed| feed.seq);
         recipients.remove(&self.me);
+        // Somebody is to hold durably what is acknowledged, also where nobody takes part in it.
+        if !self.pending_acks.is_empty() && !recipients.iter().any(|node| self.is_connected(node)) {
+            recipients.extend(self.connected().take(1));
+        }
         for to in recipients {
             let Some(peer) = self.peers.get(&to).filter(|peer| peer.connected) else { continue };
             let msg = self.bundles_msg(self.me, peer.knows_seq + 1, true);
@@ -136,9 +140,6 @@ impl<S: Shelf> Core<S> {
                     to.extend(claim.value.watchers.iter().copied());
                 }
             }
-        }
-        if to.is_empty() && !self.pending_acks.is_empty() {
-            to.extend(self.connected().take(1));
         }
     }
 

@@ -47,6 +47,20 @@ impl PinReason {
         }
     }
 
+    /// What to tell people: "job 3f2a…", "replica for 40 min".
+    #[must_use]
+    pub fn words(&self, now_ms: u64) -> String {
+        match self {
+            Self::Job(id) => format!("job {id}"),
+            Self::Ledger => "the ledger".to_owned(),
+            Self::Upload => "an upload".to_owned(),
+            Self::Replica { until_ms } => {
+                format!("replica for {} min", until_ms.saturating_sub(now_ms).div_ceil(60_000))
+            }
+            Self::Manual => "a person".to_owned(),
+        }
+    }
+
     /// Whether the pin has ended at this Unix time.
     #[must_use]
     pub fn is_over(&self, now_ms: u64) -> bool {

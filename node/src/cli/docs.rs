@@ -204,8 +204,12 @@ async fn note_edit(args: EditArgs, client: &Client) -> anyhow::Result<()> {
     let given = match &args.text {
         Some(text) => Some(text.clone()),
         None if std::io::stdin().is_terminal() => None,
-        None => Some(read_text(std::io::stdin().lock())?),
+        // An editor that is named and an empty input: a script that means the editor.
+        None => Some(read_text(std::io::stdin().lock())?).filter(|text| !text.is_empty()),
     };
+    if given.is_none() && !std::io::stdin().is_terminal() && editor_named().is_none() {
+        return Err(UsageError("nothing came on stdin: pipe the text in, use --text, or set EDITOR".to_owned()).into());
+    }
     let text = match given {
         Some(text) if args.append => format!("{}{text}", before.text),
         Some(text) => text,
@@ -234,11 +238,15 @@ fn read_text(from: impl Read) -> anyhow::Result<String> {
     Ok(text)
 }
 
+fn editor_named() -> Option<String> {
+    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    named("VISUAL").or_else(|| named("EDITOR"))
+}
+
 /// Opens the text in the user's editor, in a file that only he can read.
 fn in_editor(text: &str) -> anyhow::Result<String> {
     let fallback = if cfg!(windows) { "notepad" } else { "vi" };
-    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-    let editor = named("VISUAL").or_else(|| named("EDITOR")).unwrap_or_else(|| fallback.to_owned());
+    let editor = editor_named().unwrap_or_else(|| fallback.to_owned());
     let file = tempfile::Builder::new().prefix("v6-note-").suffix(".md").tempfile()?;
     std::fs::write(file.path(), text)?;
     let path: PathBuf = file.path().to_owned();

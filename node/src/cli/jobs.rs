@@ -217,7 +217,11 @@ fn attempt_row(task: &TaskView, attempt: &AttemptView) -> [String; 7] {
         attempt.state.as_str().to_owned(),
         short(&attempt.node).to_owned(),
         attempt.exit.map(|exit| exit.to_string()).unwrap_or_default(),
-        took(attempt.started.as_deref(), attempt.ended.as_deref()),
+        if attempt.ended.is_some() || attempt.state == web_gateway::api::AttemptState::Running {
+            took(attempt.started.as_deref(), attempt.ended.as_deref())
+        } else {
+            String::new()
+        },
         note.trim_end().to_owned(),
     ]
 }

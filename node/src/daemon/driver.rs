@@ -11,7 +11,7 @@ use crdt::ids::NodeId;
 use mesh::{Ack, Command, Core, Effect, Input, Now, Refusal, Time};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Shared, exec, join, logs, now_ms};
+use super::{Shared, exec, find, join, logs, now_ms};
 use crate::blobs::{BoxFuture, BoxedStream, DialError, Dialer};
 use crate::net::{NetEvent, NetHandle, Proto, Verdict};
 use crate::store::RedbShelf;
@@ -202,7 +202,9 @@ pub(crate) async fn pump_net(shared: Arc<Shared>, mut events: mpsc::Receiver<Net
                 Proto::Copies => {
                     tokio::spawn(exec::serve_copies(Arc::clone(&shared), from, stream));
                 }
-                Proto::Repair => drop(stream),
+                Proto::Find => {
+                    tokio::spawn(find::serve(Arc::clone(&shared), stream));
+                }
             },
             NetEvent::Join { request, reply, .. } => {
                 let shared = Arc::clone(&shared);

@@ -30,21 +30,21 @@ use super::{OpenError, peer_id_to_node_id};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wired {
     Ctl,
-    Repair,
+    Find,
     Blobs,
     Logs,
     Copies,
     Join,
 }
 
-const MEMBERS: [Wired; 6] = [Wired::Ctl, Wired::Repair, Wired::Blobs, Wired::Logs, Wired::Copies, Wired::Join];
+const MEMBERS: [Wired; 6] = [Wired::Ctl, Wired::Find, Wired::Blobs, Wired::Logs, Wired::Copies, Wired::Join];
 const GUESTS: [Wired; 1] = [Wired::Join];
 
 impl Wired {
     const fn name(self) -> StreamProtocol {
         StreamProtocol::new(match self {
             Self::Ctl => "/v6/ctl/1",
-            Self::Repair => "/v6/repair/1",
+            Self::Find => "/v6/find/1",
             Self::Blobs => "/v6/blobs/1",
             Self::Logs => "/v6/logs/1",
             Self::Copies => "/v6/copies/1",

@@ -14,7 +14,7 @@ use node::net::{Proto, node_id_to_peer_id};
 use crate::kit::{PATIENCE, Peer, id_of, start};
 
 const MEMBERS_ONLY: [&str; 7] =
-    ["/v6/ctl/1", "/v6/repair/1", "/v6/blobs/1", "/v6/logs/1", "/meshsub/1.1.0", "/meshsub/1.2.0", "/ipfs/id/1.0.0"];
+    ["/v6/ctl/1", "/v6/find/1", "/v6/blobs/1", "/v6/logs/1", "/meshsub/1.1.0", "/meshsub/1.2.0", "/ipfs/id/1.0.0"];
 
 /// A bare libp2p client with the key of this seed, connected to the node.
 async fn client(seed: u8, node: &Peer) -> Control {
@@ -86,7 +86,7 @@ async fn a_non_member_can_speak_the_join_protocol_and_nothing_else() {
     open(&mut stranger, &node, "/v6/join/1").await.expect("the join protocol answers");
     // The control: the same client with a member's key is answered.
     let mut member = client(2, &node).await;
-    for name in ["/v6/repair/1", "/v6/blobs/1", "/v6/logs/1"] {
+    for name in ["/v6/find/1", "/v6/blobs/1", "/v6/logs/1"] {
         open(&mut member, &node, name).await.expect("a member is answered");
     }
 }
@@ -97,7 +97,7 @@ async fn a_member_that_has_not_greeted_gets_no_gossip_and_a_revoked_one_nothing(
     let mut member = client(2, &node).await;
     let refused = open(&mut member, &node, "/meshsub/1.1.0").await;
     assert!(matches!(refused, Err(OpenStreamError::UnsupportedProtocol(_))), "{refused:?}");
-    let mut repair = open(&mut member, &node, "/v6/repair/1").await.expect("a member is answered");
+    let mut repair = open(&mut member, &node, "/v6/find/1").await.expect("a member is answered");
     node.net.set_members(Arc::new(BTreeSet::from([node.id()])));
     until_closed(&mut repair).await;
 }
@@ -172,5 +172,5 @@ async fn works_for(node: &mut Peer, seed: u8) {
     honest.connected_to(&ids).await;
     honest.net.send(node.id(), Bytes::from_static(b"still there?")).expect("connected");
     assert_eq!(node.message().await.1, "still there?");
-    honest.net.open_stream(node.id(), Proto::Repair).await.expect("an honest member is answered");
+    honest.net.open_stream(node.id(), Proto::Find).await.expect("an honest member is answered");
 }

@@ -10,6 +10,7 @@ use super::Api;
 use super::jobs::job_id;
 use crate::blobs::{BlobRef, GcMode, Pin, PinReason};
 use crate::daemon::artifacts::{self, Lists};
+use crate::daemon::find::{self, FindError};
 use crate::daemon::views;
 use crate::tree::{EntryKind, Manifest};
 
@@ -28,9 +29,11 @@ pub(super) async fn artifacts(api: &Api, id: &str) -> Result<Vec<ArtifactView>, 
 pub(super) async fn artifact(api: &Api, key: ArtifactKey, range: Option<ByteRange>) -> Result<BlobBody, ApiError> {
     let (blob, owner, job) = match key {
         ArtifactKey::Blob(hash) => {
-            let blob =
-                api.0.blobs.resolve(&hash).ok_or_else(|| ApiError::NotFound(format!("no blob {hash} is held here")))?;
-            (blob, None, None)
+            let found = find::find(&api.0, hash).await.map_err(|error| match error {
+                FindError::Nobody { .. } => ApiError::NotFound(error.to_string()),
+                FindError::Fetch(..) => ApiError::NotReady(error.to_string()),
+            });
+            (found?, None, None)
         }
         ArtifactKey::File { job, task, attempt, path } => {
             let id = job_id(api, &job).await?;
@@ -108,12 +111,13 @@ pub(super) async fn put_tree(api: &Api, manifest: Bytes) -> Result<TreeAdded, Ap
 pub(super) fn blobs(api: &Api, query: &BlobsQuery) -> Page<BlobRow> {
     let most = query.limit.map_or(BLOBS_PAGE, |l| l as usize).clamp(1, BLOBS_PAGE);
     let rows = api.0.blobs.list(query.cursor.as_ref().and_then(|c| c.parse().ok()), most);
+    let now = crate::daemon::now_ms();
     let items: Vec<BlobRow> = rows
         .into_iter()
         .map(|info| BlobRow {
             blob: info.hash.to_string(),
             size: info.size.unwrap_or(info.stored_bytes),
-            pinned_by: info.pins.iter().map(|p| format!("{p:?}")).collect(),
+            pinned_by: info.pins.iter().map(|pin| pin.words(now)).collect(),
             holders: Vec::new(),
         })
         .collect();

@@ -92,7 +92,7 @@ impl Service {
         let proto = match proto {
             Wired::Ctl => return self.on_ctl_stream(id, stream),
             Wired::Join => return self.on_join_stream(id, stream),
-            Wired::Repair => Proto::Repair,
+            Wired::Find => Proto::Find,
             Wired::Logs => Proto::Logs,
             Wired::Copies => Proto::Copies,
             Wired::Blobs => {
