@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub use fold::{Attempt, AttemptState, JobState, Segment, TaskState, Waiting, rendezvous};
 pub use values::{
     Accept, ArtifactList, ArtifactRef, Basis, CheckpointRef, Claim, Control, ControlOp, Exit, JobSpec, LogRef, Lost,
-    Outcome, RunReport, TaskReport, job_id_of_key,
+    Outcome, RunReport, TaskReport, job_id_of_key, job_id_of_nonce,
 };
 
 use crate::cbor;

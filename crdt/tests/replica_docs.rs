@@ -4,7 +4,7 @@ use crdt::SigningKey;
 use crdt::bundle::{Bundle, Change};
 use crdt::doc::{DocId, Key, TaskRange};
 use crdt::ids::{InviteId, JobId, NodeId, NoteId};
-use crdt::job::{Accept, Basis, Claim, Exit, JobSpec, Outcome, RunReport, TaskReport};
+use crdt::job::{Accept, Basis, Claim, Exit, JobSpec, Outcome, RunReport, TaskReport, job_id_of_nonce};
 use crdt::notebook::{Notebook, rebuild};
 use crdt::replica::{FoundingWords, Replica};
 use crdt::roster::{Admission, Invite, Revocation, Role};
@@ -167,4 +167,27 @@ fn a_notebook_is_listed_and_rebuilt_from_the_feeds_that_count() {
     };
     assert_eq!(text(&one), text(&two));
     assert!(text(&one).contains("milk\n") && text(&one).contains("bread\n"));
+}
+
+#[test]
+fn a_member_cannot_put_its_own_spec_under_the_id_of_anothers_job() {
+    let (mut replica, _) = mesh();
+    let nonce = [4; 16];
+    let id = job_id_of_nonce(node(1), &nonce);
+    let honest = JobSpec { nonce: Some(nonce.into()), ..spec(&replica, 1) };
+    let thief = JobSpec { command: vec!["other".into()], created_ms: 0, ..spec(&replica, 2) };
+    let copied = JobSpec { nonce: Some(nonce.into()), ..thief.clone() };
+    for (theirs, first) in [(&thief, true), (&thief, false), (&copied, true), (&copied, false)] {
+        let (mut replica, _) = mesh();
+        let mut specs = [(1, &honest), (2, theirs)];
+        if first {
+            specs.reverse();
+        }
+        for (by, spec) in specs {
+            replica.append(&key(by), 2_000, &[Change::register(DocId::job(id), &Key::Spec, spec)]);
+        }
+        let (submitter, counts) = replica.job(id).expect("known").spec().expect("a spec counts");
+        assert_eq!((*submitter, &counts.command), (node(1), &honest.command));
+    }
+    assert!(replica.job(id).is_none());
 }

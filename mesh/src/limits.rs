@@ -90,4 +90,4 @@ pub const DECLINES_KEPT_MAX: usize = 1_024;
 pub const FORGET_AFTER_MS: u64 = 30_000;
 /// Finished jobs that stay in memory. More: those that finished first go at once, and are read from their rows again if
 /// something of them changes. Whoever joins a mesh with a long history sees all of its jobs finish within a minute.
-pub const FINISHED_KEPT_MAX: usize = 8_192;
+pub const FINISHED_KEPT_MAX: usize = 2_048;

@@ -184,7 +184,7 @@ pub(super) fn fold(job: &Job, roster: &Roster) -> View {
         .filter(|(node, w)| {
             roster.role_at(node, w.seq).is_some_and(|role| role.may_submit()) && owns_id(job.id, node, &w.value, roster)
         })
-        .min_by_key(|(node, w)| (w.value.created_ms, **node));
+        .min_by_key(|(node, w)| (!is_bound(job.id, node, &w.value), w.value.created_ms, **node));
     let Some((submitter, spec)) = submitter else {
         return view;
     };
@@ -207,6 +207,16 @@ pub(super) fn fold(job: &Job, roster: &Roster) -> View {
         }
     }
     view
+}
+
+/// Whether the id is made of what only this submitter can state: its person's key, or a nonce of its own. Such a spec is not
+/// displaced by another's under the same id, whatever time that one states.
+fn is_bound(id: JobId, node: &NodeId, spec: &JobSpec) -> bool {
+    match (&spec.key, &spec.nonce) {
+        (Some(_), _) => true,
+        (None, Some(nonce)) => super::job_id_of_nonce(*node, nonce) == id,
+        (None, None) => false,
+    }
 }
 
 /// A job with an idempotency key lies under the hash of key and person, and the person must be the submitter's own.

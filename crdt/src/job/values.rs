@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteArray;
 
 use crate::ids::{BlobHash, JobId, NodeId, PersonId, TraceId};
 use crate::limits::ARTIFACTS_PER_RUN_MAX;
@@ -52,6 +53,9 @@ pub struct JobSpec {
     /// Idempotency key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Random bytes of which, with the submitter, the id of a job without a key is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<ByteArray<16>>,
     /// Higher goes first among the jobs of one person.
     #[serde(skip_serializing_if = "is_default")]
     pub priority: i32,
@@ -113,6 +117,14 @@ impl Default for TraceId {
 pub fn job_id_of_key(person: PersonId, key: &str) -> JobId {
     let mut hasher = blake3::Hasher::new_derive_key("v6 job of an idempotency key 1");
     hasher.update(&person.0).update(key.as_bytes());
+    JobId(hasher.finalize().as_bytes()[..16].try_into().expect("16 of 32 bytes"))
+}
+
+/// The id of a job without a key: nobody but its submitter can write a spec that owns it.
+#[must_use]
+pub fn job_id_of_nonce(submitter: NodeId, nonce: &[u8; 16]) -> JobId {
+    let mut hasher = blake3::Hasher::new_derive_key("v6 job of a submitter's nonce 1");
+    hasher.update(&submitter.0).update(nonce);
     JobId(hasher.finalize().as_bytes()[..16].try_into().expect("16 of 32 bytes"))
 }
 

@@ -13,8 +13,16 @@ use node::net::{Proto, node_id_to_peer_id};
 
 use crate::kit::{PATIENCE, Peer, id_of, start};
 
-const MEMBERS_ONLY: [&str; 7] =
-    ["/v6/ctl/1", "/v6/find/1", "/v6/blobs/1", "/v6/logs/1", "/meshsub/1.1.0", "/meshsub/1.2.0", "/ipfs/id/1.0.0"];
+const MEMBERS_ONLY: [&str; 8] = [
+    "/v6/ctl/1",
+    "/v6/find/1",
+    "/v6/copies/1",
+    "/v6/blobs/1",
+    "/v6/logs/1",
+    "/meshsub/1.1.0",
+    "/meshsub/1.2.0",
+    "/ipfs/id/1.0.0",
+];
 
 /// A bare libp2p client with the key of this seed, connected to the node.
 async fn client(seed: u8, node: &Peer) -> Control {
@@ -86,7 +94,7 @@ async fn a_non_member_can_speak_the_join_protocol_and_nothing_else() {
     open(&mut stranger, &node, "/v6/join/1").await.expect("the join protocol answers");
     // The control: the same client with a member's key is answered.
     let mut member = client(2, &node).await;
-    for name in ["/v6/find/1", "/v6/blobs/1", "/v6/logs/1"] {
+    for name in ["/v6/find/1", "/v6/blobs/1", "/v6/logs/1", "/v6/copies/1"] {
         open(&mut member, &node, name).await.expect("a member is answered");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ::mesh::{Command, Refusal};
 use crdt::ids::{BlobHash, JobId, NodeId, TraceId};
-use crdt::job::{Job, JobSpec, job_id_of_key};
+use crdt::job::{Job, JobSpec, job_id_of_key, job_id_of_nonce};
 use crdt::shelf::{Shelf, Table};
 use web_gateway::api::*;
 
@@ -117,9 +117,10 @@ pub(super) async fn retry(api: &Api, id: &str) -> Result<Submitted, ApiError> {
     if !over {
         return Err(ApiError::Conflict(format!("job {id} is not over; cancel it first (`v6 job cancel {id}`)")));
     }
-    let fresh = || random().map_err(internal);
-    let spec = JobSpec { key: None, trace: TraceId(fresh()?), created_ms: now_ms(), ..spec };
-    let submitted = submit_specs(api, vec![(JobId(fresh()?), spec)]).await?;
+    let nonce: [u8; 16] = random().map_err(internal)?;
+    let trace = TraceId(random().map_err(internal)?);
+    let spec = JobSpec { key: None, nonce: Some(nonce.into()), trace, created_ms: now_ms(), ..spec };
+    let submitted = submit_specs(api, vec![(job_id_of_nonce(api.0.me, &nonce), spec)]).await?;
     submitted.into_iter().next().ok_or_else(stopping)
 }
 
@@ -199,9 +200,12 @@ async fn spec(
     }
     after.extend(planned.after_earlier.iter().filter_map(|at| ids.get(*at).copied()));
     let (input, input_manifest_bytes, input_bytes) = input(api, request.input.as_deref()).await?;
-    let id = match &request.key {
-        Some(key) => job_id_of_key(person, key),
-        None => JobId(random().map_err(internal)?),
+    let (id, nonce) = match &request.key {
+        Some(key) => (job_id_of_key(person, key), None),
+        None => {
+            let nonce: [u8; 16] = random().map_err(internal)?;
+            (job_id_of_nonce(me, &nonce), Some(nonce.into()))
+        }
     };
     names.push(id);
     let spec = JobSpec {
@@ -218,6 +222,7 @@ async fn spec(
         array: request.array.unwrap_or(0),
         after,
         key: request.key.clone(),
+        nonce,
         priority: request.priority,
         value: request.value_micros,
         max_price: request.max_price_micros_per_hour,
