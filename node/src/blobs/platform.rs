@@ -55,7 +55,7 @@ pub(super) fn free_bytes(dir: &Path) -> Option<u64> {
 /// Bytes that may still be written to the disk of this directory.
 #[cfg(windows)]
 pub(super) fn free_bytes(dir: &Path) -> Option<u64> {
-    let disks = sysinfo::Disks::new_with_refreshed_list();
+    let disks = sysinfo::Disks::new_with_refreshed_list().ok()?;
     let longest = disks.iter().filter(|disk| dir.starts_with(disk.mount_point()));
     longest.max_by_key(|disk| disk.mount_point().as_os_str().len()).map(sysinfo::Disk::available_space)
 }
