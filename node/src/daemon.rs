@@ -43,6 +43,7 @@ const QUOTA_BYTES: u64 = 20 * 1024 * 1024 * 1024;
 const LISTEN_FILE: &str = "listen.json";
 const LISTEN_WAIT: Duration = Duration::from_millis(500);
 const DRAIN_WAIT: Duration = Duration::from_millis(1_500);
+const MEMORY_BACK_EVERY: Duration = Duration::from_secs(60);
 
 /// What every part of the running node holds.
 pub(crate) struct Shared {
@@ -320,6 +321,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         tokio::spawn(changes::pump(Arc::clone(&shared))),
         tokio::spawn(shared.blobs.clone().gc_periodically(Duration::from_secs(300))),
         tokio::spawn(accepting::watch(Arc::clone(&shared))),
+        tokio::spawn(give_memory_back()),
     ];
     if let Some(path) = shared.options.recovery_key.clone() {
         recover(&shared, &path).await?;
@@ -342,6 +344,14 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     shared.net.shutdown().await;
     shared.blobs.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives memory that a busy time left behind back to the system, again and again.
+async fn give_memory_back() {
+    loop {
+        tokio::time::sleep(MEMORY_BACK_EVERY).await;
+        drop(tokio::task::spawn_blocking(crate::platform::memory::give_back).await);
+    }
 }
 
 /// Signs this node in as admin with the mesh's recovery key.

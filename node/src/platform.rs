@@ -5,4 +5,5 @@
 pub mod cores;
 pub mod files;
 pub mod lock;
+pub mod memory;
 pub mod process;

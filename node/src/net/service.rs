@@ -137,7 +137,7 @@ struct Service {
     waiting: BTreeMap<NodeId, Vec<(Wired, oneshot::Sender<Opened>)>>,
     bulk_waiting: BTreeMap<NodeId, Vec<oneshot::Sender<Opened>>>,
     joins: join::Joins,
-    /// Addresses that multicast told, of strangers.
+    /// Where strangers are reached: multicast told, or they were asked to let us in.
     strangers: BTreeMap<NodeId, Vec<Multiaddr>>,
     tasks: JoinSet<Done>,
     events: mpsc::Sender<NetEvent>,
@@ -530,13 +530,21 @@ impl Service {
             if self.members.contains(&node) {
                 self.learn(node, vec![addr]);
                 self.book.retry_soon(&node, now);
-            } else if self.strangers.contains_key(&node) || self.strangers.len() < limits::MDNS_STRANGERS_MAX {
-                let addrs = self.strangers.entry(node).or_default();
-                let addr = book::bare(addr);
-                if addrs.len() < limits::ADDRS_PER_PEER_MAX && book::usable(&addr) && !addrs.contains(&addr) {
-                    addrs.push(addr);
-                }
+            } else {
+                self.note_stranger(node, Some(addr));
             }
+        }
+    }
+
+    /// Remembers where a node is reached that is no member (yet).
+    fn note_stranger(&mut self, node: NodeId, addr: Option<Multiaddr>) {
+        if !self.strangers.contains_key(&node) && self.strangers.len() >= limits::MDNS_STRANGERS_MAX {
+            return;
+        }
+        let addrs = self.strangers.entry(node).or_default();
+        let addr = addr.map(book::bare).filter(book::usable);
+        if let Some(addr) = addr.filter(|addr| addrs.len() < limits::ADDRS_PER_PEER_MAX && !addrs.contains(addr)) {
+            addrs.push(addr);
         }
     }
 }

@@ -147,6 +147,9 @@ impl Service {
         run.dials = run.dials.saturating_sub(1);
         if run.expected.is_empty() || run.expected.contains(&node) {
             run.ready.push_back(conn);
+            // Should this connection break before the other is a member to us, it is dialled where it was reached.
+            let addr = self.conns.get(&conn).map(|conn| conn.addr.clone());
+            self.note_stranger(node, addr);
         } else {
             self.swarm.close_connection(conn);
         }

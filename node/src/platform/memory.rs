@@ -1,0 +1,13 @@
+//! Memory that was freed goes back to the system: a node that had much to do is small again when it is idle.
+
+/// Gives freed memory back. Cost: milliseconds; meant for once a minute.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[allow(unsafe_code, reason = "malloc_trim has no safe wrapper; it takes no pointers and any thread may call it")]
+pub fn give_back() {
+    // SAFETY: the call has no preconditions.
+    let _some_was_freed = unsafe { libc::malloc_trim(0) };
+}
+
+/// Gives freed memory back: elsewhere the allocator does so itself.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn give_back() {}
