@@ -304,6 +304,7 @@ impl<S: Shelf> Core<S> {
             Input::Connected(node) => self.on_connected(now, node, out),
             Input::Disconnected(node) => self.on_disconnected(now, node),
             Input::Message { from, bytes } => self.on_message(now, from, &bytes, out),
+            Input::Verified { from, verified } => self.on_verified(now, from, verified, out),
             Input::Gossip { via, bytes } => self.on_gossip(now, via, &bytes, out),
             Input::Command { request, command } => self.on_command(now, request, command, out),
             Input::Started { job, claim, task, at_ms } => self.on_started(now, job, claim, task, at_ms),

@@ -85,6 +85,31 @@ fn a_cancelled_job_is_accepted_as_such() {
     }
 }
 
+#[test]
+fn of_two_waiting_jobs_the_urgent_one_gets_the_free_slot() {
+    // Many ids, so that their order is no help.
+    for seed in 20..28 {
+        let mut world = World::new(seed, 1);
+        let slots = world.nodes[0].core.as_ref().expect("it runs").offer().slots;
+        let person = world.nodes[0].core.as_ref().expect("it runs").replica().roster().person(&world.nodes[0].id);
+        let jobs = (0..=slots).map(|n| {
+            let priority = i32::from(n == slots);
+            let id = JobId(
+                [u8::try_from(n).expect("few").wrapping_mul(97).wrapping_add(u8::try_from(seed).expect("few")); 16],
+            );
+            let command = vec!["work".into(), "500".into()];
+            let person = person.expect("a member");
+            (id, JobSpec { command, person, priority, created_ms: WALL_MS + u64::from(n), ..JobSpec::default() })
+        });
+        let jobs: Vec<_> = jobs.collect();
+        let urgent = jobs.last().expect("some").0;
+        world.at_ms(2_000, Event::Command(0, Command::Submit(jobs)));
+        world.run_until_ms(2_200, |_| false);
+        assert_eq!(world.starts.len(), slots as usize);
+        assert!(world.starts.iter().any(|(id, _)| *id == urgent), "seed {seed}");
+    }
+}
+
 /// What a node holds: its state hash, whether a member stands, and the job's state.
 fn seen(world: &World, at: usize, member: NodeId) -> ([u8; 32], bool, Option<JobState>) {
     let replica = world.nodes[at].core.as_ref().expect("it runs").replica();

@@ -242,7 +242,13 @@ async fn open_replica(
         (Err(shelf), None, None) => found(shelf, key, name, options)?,
     };
     net.set_mesh(replica.mesh()).await;
-    let hold_own_feed = came_from_a_backup(&mut replica, &options.data_dir) || lost;
+    let restored = came_from_a_backup(&mut replica, &options.data_dir);
+    if restored {
+        tracing::warn!(
+            "the store is a copy (restored, or moved to this machine): it goes on once a member told what it misses"
+        );
+    }
+    let hold_own_feed = restored || lost;
     for (node, addrs) in &addrs {
         join::remember(replica.shelf_mut(), *node, addrs);
     }

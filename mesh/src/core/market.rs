@@ -1,5 +1,6 @@
 //! The market: offers that are known, the rank of nodes for a job, and calls to the best of them.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crdt::doc::TaskRange;
@@ -163,18 +164,27 @@ impl<S: Shelf> Core<S> {
         let free = |(node, offer): (NodeId, &Offer)| offer.slots.saturating_sub(self.load(node)) as usize;
         let free: usize = self.live_offers().map(free).sum();
         let under_way = |call: &Call| call.called > 0 && !call.exhausted;
-        let mut more = free.saturating_sub(self.calls.values().filter(|call| under_way(call)).count());
-        let mut keys = Vec::new();
+        let more = free.saturating_sub(self.calls.values().filter(|call| under_way(call)).count());
+        let (mut keys, mut waiting) = (Vec::new(), Vec::new());
         for (key, call) in &self.calls {
             if call.exhausted && (call.offers_version == version || !some_free) {
                 continue;
             }
-            if !under_way(call) && call.not_before <= now.mono {
-                let Some(left) = more.checked_sub(1) else { continue };
-                more = left;
-            }
-            keys.push(*key);
+            let begins = !under_way(call) && call.not_before <= now.mono;
+            if begins { waiting.push(*key) } else { keys.push(*key) }
         }
+        if more < waiting.len() {
+            // Those of the highest priority, then the oldest.
+            let order = |id: &JobId| {
+                let job = self.replica.cached_job(id);
+                job.map(|job| (Reverse(job.priority()), job.spec().map(|(_, spec)| spec.created_ms)))
+            };
+            if more > 0 {
+                waiting.sort_by_cached_key(|(id, _)| order(id));
+            }
+            waiting.truncate(more);
+        }
+        keys.append(&mut waiting);
         keys
     }
 

@@ -13,7 +13,7 @@ use rand::RngExt;
 use serde_bytes::ByteBuf;
 
 use super::Core;
-use crate::io::{Effect, Effects};
+use crate::io::{Effect, Effects, Verified};
 use crate::limits::{
     BUNDLES_MESSAGE_BYTES_MAX, BUNDLES_PER_MESSAGE_MAX, FEED_BEHIND_MAX, HEADS_PER_MESSAGE_MAX, REPAIR_EVERY_MS,
     WANT_AGAIN_MS,
@@ -61,15 +61,7 @@ impl<S: Shelf> Core<S> {
             Msg::Want { author, from_seq } => self.on_want(from, author, from_seq, out),
             Msg::Bundles { bundles, receipt, more } => {
                 self.on_bundles(now, from, bundles, out);
-                if receipt {
-                    let seq = self.replica.feeds().get(&from).map_or(0, |feed| feed.seq);
-                    self.send(from, &Msg::Receipt { seq }, out);
-                }
-                if let Some((author, seq)) = more {
-                    self.wants.remove(&author);
-                    self.note_head(author, seq, from);
-                    self.want_missing(now, out);
-                }
+                self.after_bundles(now, from, receipt, more, out);
             }
             Msg::Announce(heads) => self.on_announce(now, from, &heads, out),
             Msg::Receipt { seq } => {
@@ -86,6 +78,31 @@ impl<S: Shelf> Core<S> {
             }
             Msg::Decline { job, attempt, start, lack } => self.on_decline(now, from, job, attempt, start, lack),
             Msg::Presence { incarnation, seq, tokens } => self.on_presence(now, from, incarnation, seq, &tokens),
+        }
+    }
+
+    /// Bundles that the driver has verified, as many of a long history.
+    pub(super) fn on_verified(&mut self, now: Now, from: NodeId, verified: Verified, out: &mut Effects) {
+        self.peers.entry(from).or_default().last_heard = now.mono;
+        for _ in 0..verified.refused {
+            out.push(Effect::Misbehaved(from, "a bundle that does not verify"));
+        }
+        for bundle in verified.bundles {
+            self.take_in(now, from, bundle, out);
+        }
+        self.want_missing(now, out);
+        self.after_bundles(now, from, verified.receipt, verified.more, out);
+    }
+
+    fn after_bundles(&mut self, now: Now, from: NodeId, receipt: bool, more: Option<(NodeId, u64)>, out: &mut Effects) {
+        if receipt {
+            let seq = self.replica.feeds().get(&from).map_or(0, |feed| feed.seq);
+            self.send(from, &Msg::Receipt { seq }, out);
+        }
+        if let Some((author, seq)) = more {
+            self.wants.remove(&author);
+            self.note_head(author, seq, from);
+            self.want_missing(now, out);
         }
     }
 
@@ -210,6 +227,12 @@ impl<S: Shelf> Core<S> {
             asks.push((*author, ours.seq + 1, *at));
             true
         });
+        // Until it is known here that we are a member, nothing of ours counts: the founder's feed goes first, in which most
+        // of the roster is.
+        let founder = self.replica.founder();
+        if !self.replica.roster().is_member(&self.me) && asks.iter().any(|(author, ..)| *author == founder) {
+            asks.retain(|(author, ..)| *author == founder);
+        }
         for (author, from_seq, at) in asks {
             let recent = self
                 .wants
@@ -254,28 +277,28 @@ impl<S: Shelf> Core<S> {
             if self.replica.holds(&wire) {
                 continue;
             }
-            let bundle = match Bundle::decode(wire.into_vec().into()) {
-                Ok(bundle) => bundle,
-                Err(_) => {
-                    out.push(Effect::Misbehaved(from, "a bundle that does not verify"));
-                    continue;
-                }
-            };
-            let (author, seq) = (bundle.header.author, bundle.header.seq);
-            match self.replica.ingest(bundle, now.wall_ms) {
-                Ingest::Applied(applied) => self.after_applied(&applied, out),
-                Ingest::Duplicate | Ingest::Frozen => {}
-                Ingest::Gap { .. } => self.note_head(author, seq, from),
-                Ingest::UnknownAuthor => self.note_head(author, seq, from),
-                Ingest::OtherBranch { at_seq } => {
-                    self.send(from, &Msg::Want { author, from_seq: at_seq }, out);
-                }
-                Ingest::Forked(proof) => self.spread_fork(&proof, out),
-                Ingest::Incomplete => out.push(Effect::Misbehaved(from, "a bundle without its bodies")),
-                Ingest::ForeignMesh => out.push(Effect::Misbehaved(from, "a bundle of another mesh")),
+            match Bundle::decode(wire.into_vec().into()) {
+                Ok(bundle) => self.take_in(now, from, bundle, out),
+                Err(_) => out.push(Effect::Misbehaved(from, "a bundle that does not verify")),
             }
         }
         self.want_missing(now, out);
+    }
+
+    fn take_in(&mut self, now: Now, from: NodeId, bundle: Bundle, out: &mut Effects) {
+        let (author, seq) = (bundle.header.author, bundle.header.seq);
+        match self.replica.ingest(bundle, now.wall_ms) {
+            Ingest::Applied(applied) => self.after_applied(&applied, out),
+            Ingest::Duplicate | Ingest::Frozen => {}
+            Ingest::Gap { .. } => self.note_head(author, seq, from),
+            Ingest::UnknownAuthor => self.note_head(author, seq, from),
+            Ingest::OtherBranch { at_seq } => {
+                self.send(from, &Msg::Want { author, from_seq: at_seq }, out);
+            }
+            Ingest::Forked(proof) => self.spread_fork(&proof, out),
+            Ingest::Incomplete => out.push(Effect::Misbehaved(from, "a bundle without its bodies")),
+            Ingest::ForeignMesh => out.push(Effect::Misbehaved(from, "a bundle of another mesh")),
+        }
     }
 
     /// What follows from bundles that became part of the replica.

@@ -322,7 +322,7 @@ impl World {
             return;
         }
         let peer = self.nodes[from].id;
-        let input = if gossip { Input::Gossip { via: peer, bytes } } else { Input::Message { from: peer, bytes } };
+        let input = if gossip { Input::Gossip { via: peer, bytes } } else { Input::message(peer, bytes) };
         self.input(to, input);
     }
 

@@ -185,7 +185,10 @@ pub(crate) async fn pump_net(shared: Arc<Shared>, mut events: mpsc::Receiver<Net
                 shared.core.input(Input::Disconnected(node));
                 shared.events.push("peer", serde_json::json!({"node": node, "online": false}));
             }
-            NetEvent::Message { from, bytes } => shared.core.input(Input::Message { from, bytes }),
+            NetEvent::Message { from, bytes } => {
+                let input = tokio::task::block_in_place(|| Input::message(from, bytes));
+                shared.core.input(input);
+            }
             NetEvent::Gossip { via, bytes, id } => {
                 let readable = mesh::msg::Msg::decode(&bytes).is_some();
                 shared.net.report(id, if readable { Verdict::Accept } else { Verdict::Reject });

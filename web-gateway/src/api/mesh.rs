@@ -45,6 +45,9 @@ pub struct StatusView {
     /// Its role.
     #[serde(default)]
     pub role: Option<Role>,
+    /// Labels of what it sells.
+    #[serde(default)]
+    pub labels: Vec<String>,
     /// The mesh.
     pub mesh: String,
     /// Version of the binary.

@@ -169,6 +169,7 @@ impl NodeApi for FakeNode {
             node: node_id().to_string(),
             name: "fake".into(),
             role: Some(Role::Admin),
+            labels: Vec::new(),
             mesh: "bb".repeat(32),
             version: "0".into(),
             peers_online: 1,

@@ -64,7 +64,7 @@ fn draw_nodes(frame: &mut Frame<'_>, area: Rect, model: &Model) {
         Cell::from(Span::styled("online", Style::new().fg(Color::Green))),
         Cell::from(format!("{}/{}", status.slots_busy, status.slots)),
         Cell::from("-"),
-        Cell::from(""),
+        Cell::from(shown(&status.labels.join(","))),
     ]);
     let rows = std::iter::once(own).chain(model.last.peers.iter().map(peer_row));
     let widths = [

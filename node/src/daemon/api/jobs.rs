@@ -17,7 +17,10 @@ use crate::tree::Manifest;
 /// Most rows of a page.
 /// Time that the answer to a cancel waits for the job's end: a task has 2 s to end in order.
 const CANCEL_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
-const ROSTER_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// Time that a request waits for the roster to come from a member that is there; who lets in late in a long history is known late.
+const ROSTER_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
+/// The same while no member is there.
+const ROSTER_WAIT_ALONE: std::time::Duration = std::time::Duration::from_secs(5);
 const ROSTER_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 const JOBS_PAGE: usize = 1_000;
 /// Most tasks that are shown at once.
@@ -168,12 +171,14 @@ pub(super) async fn job_id(api: &Api, word: &str) -> Result<JobId, ApiError> {
 
 /// The person of this node; a node that has just joined or lost its store waits for the roster to arrive.
 async fn person(api: &Api, me: NodeId) -> Result<crdt::ids::PersonId, ApiError> {
-    let deadline = tokio::time::Instant::now() + ROSTER_WAIT;
+    let begun = tokio::time::Instant::now();
     loop {
-        if let Some(person) = api.ask(move |core| core.replica().roster().person(&me)).await? {
+        let known = api.ask(move |core| (core.replica().roster().person(&me), core.connected().next().is_none()));
+        let (person, alone) = known.await?;
+        if let Some(person) = person {
             return Ok(person);
         }
-        if tokio::time::Instant::now() >= deadline {
+        if begun.elapsed() >= if alone { ROSTER_WAIT_ALONE } else { ROSTER_WAIT } {
             let text = "this node does not know its mesh yet: no member is reachable; see `v6 peers` and `v6 doctor`";
             return Err(ApiError::NotReady(text.into()));
         }

@@ -33,6 +33,7 @@ pub(super) async fn status(api: &Api) -> Result<StatusView, ApiError> {
             node: shared.me.to_string(),
             name: shared.name.clone(),
             role: core.replica().roster().role(&shared.me).map(api_role),
+            labels: core.offer().labels.clone(),
             mesh: core.replica().mesh().to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             peers_online: u32::try_from(core.connected().count()).unwrap_or(u32::MAX),
