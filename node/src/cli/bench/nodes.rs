@@ -29,9 +29,13 @@ pub(super) struct Node {
     pub(super) id: String,
     pub(super) client: Client,
     binary: PathBuf,
-    child: Child,
+    process: Process,
     slots: u32,
 }
+
+/// The process of a node. Dropping it kills it and waits until it is gone, also while the node is still starting.
+#[derive(Debug)]
+struct Process(Child);
 
 /// Nodes of one mesh; the first founded it. Dropping it ends them and removes their directories.
 #[derive(Debug)]
@@ -61,24 +65,24 @@ impl Node {
         std::fs::create_dir_all(dir)?;
         let log = std::fs::File::options().create(true).append(true).open(dir.with_extension("log"))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
-        let mut child = command.spawn().context("a node cannot be started")?;
-        let mut lines = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
+        let mut process = Process(command.spawn().context("a node cannot be started")?);
+        let mut lines = BufReader::new(process.0.stdout.take().context("its output is piped")?).lines();
         let line = tokio::time::timeout(WAIT_MAX, lines.next_line()).await.context("a node did not become ready")??;
         let failed = || std::fs::read_to_string(dir.with_extension("log")).unwrap_or_default();
         let Some(line) = line else { bail!("a node ended at once: {}", failed()) };
         let ready: serde_json::Value = serde_json::from_str(&line).context("the ready line is not understood")?;
         let id = ready["node"].as_str().context("the ready line names no node")?.to_owned();
-        Ok(Self { binary: binary.to_owned(), dir: dir.to_owned(), id, client: Client::open(dir)?, child, slots })
+        Ok(Self { binary: binary.to_owned(), dir: dir.to_owned(), id, client: Client::open(dir)?, process, slots })
     }
 
     /// Process id.
     pub(super) fn pid(&self) -> anyhow::Result<u32> {
-        self.child.id().context("the node has ended")
+        self.process.0.id().context("the node has ended")
     }
 
     /// Ends the process at once, as a power cut does, and waits until it is gone.
     pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
-        self.child.kill().await.context("a node cannot be killed")
+        self.process.0.kill().await.context("a node cannot be killed")
     }
 
     /// Starts a killed node again.
@@ -175,11 +179,11 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.child.start_kill());
+        drop(self.0.start_kill());
         let begun = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < REAP_MAX {
+        while matches!(self.0.try_wait(), Ok(None)) && begun.elapsed() < REAP_MAX {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
