@@ -11,7 +11,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 use crate::cbor;
 use crate::doc::{DocId, DocKind, Key, KeyError};
 use crate::ids::{BundleHash, MeshId, NodeId, NoteId};
-use crate::limits::{BUNDLE_BYTES_MAX, BUNDLE_CHANGES_MAX, VALUE_BYTES_MAX};
+use crate::limits::{BUNDLE_BYTES_MAX, BUNDLE_CHANGES_MAX, SEAL_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::notebook::{self, NoteRefusal};
 
 /// First field of every header: a signature for something else can never be taken for a bundle's.
@@ -25,6 +25,16 @@ pub enum ChangeKind {
     Register = 1,
     /// A change of an automerge document.
     Notebook = 2,
+    /// A register whose body is never dropped, which everybody sees from the header alone: a job's seal.
+    Lasting = 3,
+}
+
+impl ChangeRef {
+    /// Whether the body may be dropped once its job is sealed.
+    #[must_use]
+    pub fn may_go(&self) -> bool {
+        self.doc.kind == DocKind::Job && self.kind == ChangeKind::Register
+    }
 }
 
 /// One change as its author states it, before it is put into a bundle.
@@ -43,7 +53,8 @@ impl Change {
     #[must_use]
     pub fn register<T: Serialize>(doc: DocId, key: &Key, value: &T) -> Self {
         let body = RegisterBody(key.to_string(), ByteBuf::from(cbor::encode(value)));
-        Self { doc, kind: ChangeKind::Register, body: cbor::encode(&body).into() }
+        let kind = if *key == Key::Seal { ChangeKind::Lasting } else { ChangeKind::Register };
+        Self { doc, kind, body: cbor::encode(&body).into() }
     }
 
     /// A change of a notebook.
@@ -182,9 +193,7 @@ impl Bundle {
         if wire.len() > BUNDLE_BYTES_MAX {
             return Err(BundleError::TooLarge(wire.len()));
         }
-        let parts: WireBundle =
-            ciborium::de::from_reader_with_recursion_limit(&wire[..], crate::limits::CBOR_DEPTH_MAX)
-                .map_err(|e| BundleError::Format(e.to_string()))?;
+        let parts = read_wire(&wire)?;
         let mut again = Vec::with_capacity(wire.len());
         ciborium::into_writer(&parts, &mut again).expect("writing to memory");
         if again != wire {
@@ -216,9 +225,7 @@ impl Bundle {
     /// # Errors
     /// [`BundleError`]; the signature and the bodies are not looked at.
     pub fn header_of(wire: &[u8]) -> Result<Header, BundleError> {
-        let WireBundle(header, ..) =
-            ciborium::de::from_reader_with_recursion_limit(wire, crate::limits::CBOR_DEPTH_MAX)
-                .map_err(|e| BundleError::Format(e.to_string()))?;
+        let WireBundle(header, ..) = read_wire(wire)?;
         Header::decode(&header)
     }
 
@@ -228,19 +235,71 @@ impl Bundle {
         if wire.len() > BUNDLE_BYTES_MAX {
             return None;
         }
-        let WireBundle(header, ..) =
-            ciborium::de::from_reader_with_recursion_limit(wire, crate::limits::CBOR_DEPTH_MAX).ok()?;
+        let WireBundle(header, ..) = read_wire(wire).ok()?;
         let WireHeader(_, _, author, seq, ..) =
             ciborium::de::from_reader_with_recursion_limit(&header[..], crate::limits::CBOR_DEPTH_MAX).ok()?;
         Some((author, seq))
     }
 
-    /// The same bundle without its bodies: the chain still verifies.
+    /// A stored bundle without those of its bodies that `goes` names: the chain still verifies. `None` when none of them is
+    /// there.
+    #[must_use]
+    pub fn without(wire: &[u8], goes: impl Fn(&ChangeRef) -> bool) -> Option<Bytes> {
+        let (WireBundle(bytes, signature, mut bodies), header) = Self::stored(wire)?;
+        let mut changed = false;
+        for (change, body) in header.changes.iter().zip(&mut bodies) {
+            if body.is_some() && goes(change) {
+                *body = None;
+                changed = true;
+            }
+        }
+        changed.then(|| cbor::encode(&WireBundle(bytes, signature, bodies)).into())
+    }
+
+    /// A stored bundle with those bodies of this one that it lacks and `wanted` names. `None` when there are none, or when
+    /// they are two bundles.
+    #[must_use]
+    pub fn filled(&self, wire: &[u8], wanted: impl Fn(&ChangeRef) -> bool) -> Option<Self> {
+        let (WireBundle(bytes, signature, mut bodies), header) = Self::stored(wire)?;
+        let WireBundle(ours, _, from) = read_wire(&self.wire).ok()?;
+        if ours != bytes {
+            return None;
+        }
+        let mut changed = false;
+        for ((change, body), whole) in header.changes.iter().zip(&mut bodies).zip(from) {
+            if body.is_none() && whole.is_some() && wanted(change) {
+                *body = whole;
+                changed = true;
+            }
+        }
+        let wire = changed.then(|| cbor::encode(&WireBundle(bytes, signature, bodies)).into())?;
+        Self::decode(wire).ok()
+    }
+
+    /// Hash of a stored bundle's header: its name.
+    #[must_use]
+    pub fn hash_of(wire: &[u8]) -> Option<BundleHash> {
+        let WireBundle(header, ..) = read_wire(wire).ok()?;
+        Some(BundleHash(*blake3::hash(&header).as_bytes()))
+    }
+
+    /// Changes of a stored bundle, each with whether its body is there.
+    #[must_use]
+    pub fn changes_of(wire: &[u8]) -> Vec<(ChangeRef, bool)> {
+        let Some((WireBundle(_, _, bodies), header)) = Self::stored(wire) else { return Vec::new() };
+        header.changes.into_iter().zip(bodies.iter().map(Option::is_some)).collect()
+    }
+
+    fn stored(wire: &[u8]) -> Option<(WireBundle, Header)> {
+        let parts = read_wire(wire).ok()?;
+        let header = Header::decode(&parts.0).ok()?;
+        Some((parts, header))
+    }
+
+    /// The same bundle without all bodies that may ever be dropped.
     #[must_use]
     pub fn pruned(&self) -> Bytes {
-        let WireBundle(header, signature, bodies) =
-            ciborium::from_reader(&self.wire[..]).expect("a verified bundle is readable");
-        cbor::encode(&WireBundle(header, signature, vec![None; bodies.len()])).into()
+        Self::without(&self.wire, ChangeRef::may_go).unwrap_or_else(|| self.wire.clone())
     }
 }
 
@@ -264,6 +323,7 @@ impl Header {
             let kind = match (kind, doc.kind) {
                 (1, DocKind::Roster | DocKind::Job | DocKind::Feed) => ChangeKind::Register,
                 (2, DocKind::Note) => ChangeKind::Notebook,
+                (3, DocKind::Job) => ChangeKind::Lasting,
                 _ => {
                     return Err(BundleError::Format("this kind of change does not fit its document".into()));
                 }
@@ -274,16 +334,26 @@ impl Header {
     }
 }
 
+fn read_wire(wire: &[u8]) -> Result<WireBundle, BundleError> {
+    ciborium::de::from_reader_with_recursion_limit(wire, crate::limits::CBOR_DEPTH_MAX)
+        .map_err(|e| BundleError::Format(e.to_string()))
+}
+
 fn read_body(at: usize, author: NodeId, doc: DocId, kind: ChangeKind, raw: &[u8]) -> Result<Body, BundleError> {
     match kind {
         ChangeKind::Notebook => {
             notebook::examine(NoteId(doc.id), author, raw).map_err(|e| BundleError::Note(at, e))?;
             Ok(Body::Notebook(Bytes::copy_from_slice(raw)))
         }
-        ChangeKind::Register => {
+        ChangeKind::Register | ChangeKind::Lasting => {
             let RegisterBody(text, value) = cbor::decode(raw).map_err(|_| BundleError::Value(at))?;
             let key = Key::parse(doc, author, &text).map_err(|e| BundleError::Key(at, e))?;
-            if value.len() > VALUE_BYTES_MAX || cbor::check(&value).is_err() {
+            let lasting = key == Key::Seal;
+            if lasting != (kind == ChangeKind::Lasting) {
+                return Err(BundleError::Key(at, KeyError::Grammar));
+            }
+            let most = if lasting { SEAL_BYTES_MAX } else { VALUE_BYTES_MAX };
+            if value.len() > most || cbor::check(&value).is_err() {
                 return Err(BundleError::Value(at));
             }
             Ok(Body::Register { key, value: value.into_vec().into() })

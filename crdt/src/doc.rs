@@ -200,8 +200,8 @@ pub enum Key {
     Accept(TaskRange),
     /// `seal`.
     Seal,
-    /// `checkpoint`.
-    Checkpoint,
+    /// `checkpoint/<node>`: of the feed of its writer, or of one who is gone by an admin.
+    Checkpoint(NodeId),
 }
 
 /// Why a key may not be written.
@@ -231,7 +231,10 @@ impl Key {
         let key = match doc.kind {
             DocKind::Roster => roster_key(head, &rest),
             DocKind::Job => job_key(head, &rest),
-            DocKind::Feed => (head == "checkpoint" && rest.is_empty()).then_some(Self::Checkpoint),
+            DocKind::Feed => match (head, &rest[..]) {
+                ("checkpoint", [node]) => node.parse().ok().map(Self::Checkpoint),
+                _ => None,
+            },
             DocKind::Note => None,
         }
         .ok_or(KeyError::Grammar)?;
@@ -246,7 +249,7 @@ impl Key {
     /// Whether a second write of the same author to this key has no effect.
     #[must_use]
     pub const fn is_write_once(&self) -> bool {
-        !matches!(self, Self::Run(..) | Self::Lost(..) | Self::Checkpoint)
+        !matches!(self, Self::Run(..) | Self::Lost(..) | Self::Checkpoint(_))
     }
 }
 
@@ -267,7 +270,7 @@ impl std::fmt::Display for Key {
             Self::Lost(attempt, range, node) => write!(f, "lost/{attempt}/{range}/{node}"),
             Self::Accept(range) => write!(f, "accept/{range}"),
             Self::Seal => f.write_str("seal"),
-            Self::Checkpoint => f.write_str("checkpoint"),
+            Self::Checkpoint(node) => write!(f, "checkpoint/{node}"),
         }
     }
 }

@@ -6,12 +6,14 @@
 
 mod ended;
 mod fold;
+mod seal;
 mod values;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use fold::{Attempt, AttemptState, JobState, Segment, TaskState, Waiting, rendezvous};
+pub use seal::{Origin, Seal, SealedRun};
 pub use values::{
     Accept, ArtifactList, ArtifactRef, Basis, CheckpointRef, Claim, Control, ControlOp, Exit, JobSpec, LogRef, Lost,
     Outcome, RunReport, TaskReport, job_id_of_key, job_id_of_nonce,
@@ -48,14 +50,23 @@ pub struct ClaimId {
 pub struct Job {
     /// Its id.
     pub id: JobId,
+    registers: Facts,
+    seals: BTreeMap<NodeId, (Written<Seal>, Sum)>,
+    /// Once it is sealed: by whom, and what the record says instead of the registers.
+    sealed: Option<Box<(NodeId, Facts)>>,
+    register_sum: Sum,
+    view: fold::View,
+}
+
+/// What a job's state comes from: its registers, or the record of a sealed one.
+#[derive(Debug, Clone, Default)]
+struct Facts {
     specs: BTreeMap<NodeId, Written<Arc<JobSpec>>>,
     controls: BTreeMap<(NodeId, u32), Written<Control>>,
     claims: BTreeMap<ClaimId, Written<Claim>>,
     runs: BTreeMap<ClaimId, Written<RunReport>>,
     losts: BTreeMap<(u32, TaskRange, NodeId), Written<Lost>>,
     accepts: BTreeMap<(NodeId, TaskRange), Written<Accept>>,
-    register_sum: Sum,
-    view: fold::View,
 }
 
 impl Job {
@@ -64,12 +75,9 @@ impl Job {
     pub fn new(id: JobId) -> Self {
         Self {
             id,
-            specs: BTreeMap::new(),
-            controls: BTreeMap::new(),
-            claims: BTreeMap::new(),
-            runs: BTreeMap::new(),
-            losts: BTreeMap::new(),
-            accepts: BTreeMap::new(),
+            registers: Facts::default(),
+            seals: BTreeMap::new(),
+            sealed: None,
             register_sum: [0; 32],
             view: fold::View::default(),
         }
@@ -86,19 +94,19 @@ impl Job {
         }
         add(&mut self.register_sum, &new_term);
         match key {
-            Key::Spec => put(&mut self.specs, author, seq, value, Arc::new),
-            Key::Control(n) => put(&mut self.controls, (author, *n), seq, value, |v| v),
+            Key::Spec => put(&mut self.registers.specs, author, seq, value, Arc::new),
+            Key::Control(n) => put(&mut self.registers.controls, (author, *n), seq, value, |v| v),
             Key::Claim(attempt, range) => {
-                put(&mut self.claims, ClaimId { attempt: *attempt, range: *range, owner: author }, seq, value, |v| v);
+                put(&mut self.registers.claims, ClaimId { attempt: *attempt, range: *range, owner: author }, seq, value, |v| v);
             }
             Key::Run(attempt, range) => {
                 let id = ClaimId { attempt: *attempt, range: *range, owner: author };
-                put(&mut self.runs, id, seq, value, |v: RunReport| v);
+                put(&mut self.registers.runs, id, seq, value, |v: RunReport| v);
             }
             Key::Lost(attempt, range, node) => {
-                put(&mut self.losts, (*attempt, *range, *node), seq, value, |v| v);
+                put(&mut self.registers.losts, (*attempt, *range, *node), seq, value, |v| v);
             }
-            Key::Accept(range) => put(&mut self.accepts, (author, *range), seq, value, |v| v),
+            Key::Accept(range) => put(&mut self.registers.accepts, (author, *range), seq, value, |v| v),
             Key::Mesh
             | Key::Person(..)
             | Key::Invite(_)
@@ -106,8 +114,39 @@ impl Job {
             | Key::Role(..)
             | Key::Revoke(_)
             | Key::Recover(_)
-            | Key::Seal
-            | Key::Checkpoint => {}
+            | Key::Checkpoint(_) => {}
+            Key::Seal => {
+                match cbor::decode(value) {
+                    Ok(seal) => self.seals.insert(author, (Written { seq, value: seal }, new_term)),
+                    Err(_) => self.seals.remove(&author),
+                };
+            }
+        }
+    }
+
+    fn facts(&self) -> &Facts {
+        self.sealed.as_ref().map_or(&self.registers, |sealed| &sealed.1)
+    }
+
+    /// Who sealed it: then its record is all that counts, and all else may have been dropped.
+    #[must_use]
+    pub fn sealed_by(&self) -> Option<NodeId> {
+        self.sealed.as_ref().map(|sealed| sealed.0)
+    }
+
+    /// The record of a sealed job.
+    #[must_use]
+    pub fn seal(&self) -> Option<&Seal> {
+        self.seals.get(&self.sealed_by()?).map(|(seal, _)| &seal.value)
+    }
+
+    /// Whether this spec asks for what the job's own asks for; `None` while none is known.
+    #[must_use]
+    pub fn wants(&self, spec: &JobSpec) -> Option<bool> {
+        let digest = spec.digest();
+        match self.seal() {
+            Some(seal) => Some(digest[..16] == *seal.4),
+            None => self.spec().map(|(_, known)| known.digest() == digest),
         }
     }
 
@@ -119,14 +158,27 @@ impl Job {
 
     /// Folds again after registers or the roster changed.
     pub fn refresh(&mut self, roster: &Roster) {
-        self.view = fold::fold(self, roster);
+        let counting = self.seals.iter().filter(|(node, (seal, _))| {
+            let role = roster.role_at(node, seal.seq);
+            role.is_some_and(|role| role.may_submit()) && seal.value.binds(self.id, **node, roster)
+        });
+        let first = counting.min_by_key(|(node, (seal, _))| (seal.value.3.0, **node));
+        self.sealed = first.map(|(node, (seal, _))| Box::new((*node, seal.value.facts(*node))));
+        self.view = match &self.sealed {
+            Some(sealed) => fold::fold_sealed(self, sealed.0),
+            None => fold::fold(self, roster),
+        };
     }
 
-    /// The digest that goes into the state hash: registers and what they fold to.
+    /// The digest that goes into the state hash: registers and what they fold to; of a sealed job its seal alone.
     #[must_use]
     pub fn digest(&self) -> Sum {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&DocId::job(self.id).to_bytes());
+        if let Some((_, term)) = self.sealed_by().and_then(|node| self.seals.get(&node)) {
+            hasher.update(b"sealed").update(term);
+            return *hasher.finalize().as_bytes();
+        }
         hasher.update(&self.register_sum);
         hasher.update(&cbor::encode(&self.view.summary()));
         *hasher.finalize().as_bytes()
@@ -136,24 +188,25 @@ impl Job {
     #[must_use]
     pub fn spec(&self) -> Option<(&NodeId, &Arc<JobSpec>)> {
         let submitter = self.view.submitter.as_ref()?;
-        self.specs.get_key_value(submitter).map(|(node, spec)| (node, &spec.value))
+        self.facts().specs.get_key_value(submitter).map(|(node, spec)| (node, &spec.value))
     }
 
     /// Claims by attempt, range and owner, the void ones too.
     #[must_use]
     pub fn claims(&self) -> &BTreeMap<ClaimId, Written<Claim>> {
-        &self.claims
+        &self.facts().claims
     }
 
     /// A claim's report, if its owner wrote one.
     #[must_use]
     pub fn run(&self, id: &ClaimId) -> Option<&RunReport> {
-        self.runs.get(id).map(|w| &w.value)
+        self.facts().runs.get(id).map(|w| &w.value)
     }
 
     /// Who declared a claim lost.
     pub fn lost_by<'a>(&'a self, id: &'a ClaimId) -> impl Iterator<Item = NodeId> + 'a {
-        self.losts
+        self.facts()
+            .losts
             .range((id.attempt, id.range, NodeId::ZERO)..=(id.attempt, id.range, NodeId([0xff; 32])))
             .filter(|(_, lost)| lost.value.owners.contains(&id.owner))
             .map(|((_, _, by), _)| *by)
@@ -162,7 +215,7 @@ impl Job {
     /// Number of the next control register of an author.
     #[must_use]
     pub fn next_control(&self, author: NodeId) -> u32 {
-        self.controls.range((author, 0)..=(author, u32::MAX)).next_back().map_or(0, |((_, n), _)| n + 1)
+        self.registers.controls.range((author, 0)..=(author, u32::MAX)).next_back().map_or(0, |((_, n), _)| n + 1)
     }
 }
 

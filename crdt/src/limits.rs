@@ -49,5 +49,7 @@ pub const ARTIFACTS_INLINE_MAX: usize = 200;
 pub const ARTIFACTS_PER_RUN_MAX: usize = 50_000;
 /// Bytes of a list of artifacts. Larger: it is not read.
 pub const ARTIFACT_LIST_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Bytes of a sealed job's record. Larger: refused; whoever seals shortens the command first.
+pub const SEAL_BYTES_MAX: usize = 300;
 /// Bytes of output that stay inline in a run's report.
 pub const LOG_INLINE_BYTES_MAX: usize = 4 * 1024;

@@ -8,6 +8,7 @@ mod counts;
 mod docs;
 mod feeds;
 mod open;
+mod prune;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use ed25519_dalek::SigningKey;
 
 pub use feeds::{Feed, ForkProof};
 pub use open::FoundingWords;
+pub use prune::{Checkpoint, Pruned};
 pub use rows::JobRow;
 
 use crate::bundle::{Body, Bundle, Change};
@@ -53,7 +55,7 @@ pub enum Ingest {
     ForeignMesh,
     /// Its author is frozen before this place.
     Frozen,
-    /// Bodies were left out of it: whoever passed it on is to send it whole.
+    /// Bodies were left out of it that no rule lets go: whoever passed it on is to send it whole.
     Incomplete,
 }
 
@@ -79,6 +81,10 @@ pub struct Replica<S> {
     roster_digest: Option<Sum>,
     jobs: BTreeMap<JobId, (Job, Option<Sum>)>,
     counts: counts::Counts,
+    history: u64,
+    cursors: prune::Cursors,
+    /// Jobs whose seals just ceased to count.
+    reopened: BTreeSet<JobId>,
     state: StateHash,
     waiting: BTreeMap<(NodeId, u64), Bundle>,
     unknown: BTreeMap<(NodeId, u64), Bundle>,
@@ -197,7 +203,7 @@ impl<S: Shelf> Replica<S> {
         if header.mesh != self.mesh && !founding {
             return Ingest::ForeignMesh;
         }
-        if bundle.bodies.contains(&Body::Pruned) {
+        if prune::lacks_lasting(&bundle) {
             return Ingest::Incomplete;
         }
         if header.hlc >> 16 <= wall_ms + CLOCK_AHEAD_MS_MAX {
@@ -209,7 +215,7 @@ impl<S: Shelf> Replica<S> {
             return Ingest::Frozen;
         }
         if seq <= feed.seq {
-            return self.check_branch(bundle, &feed);
+            return self.check_branch(bundle);
         }
         if !self.is_known(&bundle) {
             return self.hold_unknown(bundle);
@@ -249,13 +255,17 @@ impl<S: Shelf> Replica<S> {
         let counts = self.counts(&author, seq);
         let mut docs = BTreeSet::new();
         for (at, (change, body)) in bundle.header.changes.iter().zip(&bundle.bodies).enumerate() {
-            if !counts && change.doc.kind != DocKind::Roster {
+            if !counts && change.doc.kind != DocKind::Roster && *body != Body::Pruned {
                 continue;
             }
-            match body {
-                Body::Register { key, value } => self.write_register(change.doc, author, key, seq, value),
-                Body::Notebook(bytes) => self.write_note(change.doc, author, seq, at, bytes),
-                Body::Pruned => {}
+            match (body, change.doc.as_job()) {
+                (Body::Register { key, value }, _) => self.write_register(change.doc, author, key, seq, value),
+                (Body::Notebook(bytes), _) => self.write_note(change.doc, author, seq, at, bytes),
+                (Body::Pruned, Some(id)) => {
+                    self.note_missing(id, author, seq);
+                    continue;
+                }
+                (Body::Pruned, None) => continue,
             }
             docs.insert(change.doc);
         }

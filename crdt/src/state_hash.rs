@@ -49,7 +49,8 @@ impl StateHash {
     pub fn load(shelf: &impl Shelf) -> Self {
         let mut buckets = Box::new([[0; 32]; 256]);
         for (key, value) in shelf.all(Table::Buckets, &[]) {
-            if let (Some(at), Ok(sum)) = (key.first(), Sum::try_from(value.as_slice())) {
+            // Longer keys are others' rows.
+            if let ([at], Ok(sum)) = (&key[..], Sum::try_from(value.as_slice())) {
                 buckets[usize::from(*at)] = sum;
             }
         }

@@ -32,6 +32,8 @@ fn acts(author: usize) -> BoxedStrategy<Act> {
         1 => (n(), n()).prop_map(|(job, n)| Act::Cancel { job, n }),
         1 => (n(), n(), n()).prop_map(|(job, n, value)| Act::Priority { job, n, value }),
         1 => (n(), n()).prop_map(|(note, text)| Act::Note { note, text }),
+        2 => (3u8..5, n(), n(), n()).prop_map(|(job, tasks, end, outcome)| Act::Seal { job, tasks, end, outcome }),
+        1 => (n(), n()).prop_map(|(target, back)| Act::Checkpoint { target, back }),
         1 => n().prop_map(|by| Act::Admit { by }),
     ];
     if author > 1 {
@@ -81,7 +83,7 @@ fn replica_of(mesh: &Mesh, order: &[&Arrival]) -> Replica<MemoryShelf> {
 
 fn assert_same(one: &Replica<MemoryShelf>, two: &Replica<MemoryShelf>) {
     assert_eq!(one.roster(), two.roster(), "rosters");
-    for n in 0..3 {
+    for n in 0..authors::JOBS {
         let id = authors::job_id(n);
         assert_eq!(one.job_row(id), two.job_row(id), "job {n}");
     }

@@ -12,7 +12,7 @@ use crdt::cbor;
 use crdt::doc::{DocId, Key, KeyError, TaskRange};
 use crdt::ids::{BundleHash, MeshId, NodeId, NoteId};
 use crdt::job::{Control, ControlOp, JobSpec};
-use crdt::limits::{BUNDLE_BYTES_MAX, VALUE_BYTES_MAX};
+use crdt::limits::{BUNDLE_BYTES_MAX, SEAL_BYTES_MAX, VALUE_BYTES_MAX};
 use crdt::notebook::{NoteRefusal, Notebook};
 use crdt::replica::{ForkProof, Ingest, Replica};
 use crdt::shelf::MemoryShelf;
@@ -181,12 +181,39 @@ fn bundles_of_strangers_and_of_other_meshes_change_nothing() {
 }
 
 #[test]
-fn a_bundle_whose_bodies_were_left_out_changes_nothing_and_may_come_again_whole() {
-    let (mut mesh, mut replica) = scene();
-    mesh.write(3, &[Act::Cancel { job: 0, n: 0 }]);
-    let bundle = mesh.feeds[3][0].clone();
-    changes_nothing(&mut replica, &bundle.pruned(), |answer| *answer == Ingest::Incomplete);
-    assert!(matches!(replica.ingest(bundle, NOW_MS), Ingest::Applied(_)));
+fn a_bundle_without_bodies_that_never_go_changes_nothing_and_may_come_again_whole() {
+    let acts = [
+        Act::Seal { job: 3, tasks: 0, end: 1, outcome: 0 },
+        Act::Note { note: 0, text: 1 },
+        Act::Checkpoint { target: 0, back: 0 },
+        Act::Admit { by: 0 },
+    ];
+    for act in acts {
+        let (mut mesh, mut replica) = scene();
+        mesh.write(3, &[act]);
+        let bundle = mesh.feeds[3][0].clone();
+        let (header, signature, bodies): (ByteBuf, ByteArray<64>, Vec<Option<ByteBuf>>) =
+            cbor::decode(&bundle.wire).expect("our own");
+        let none = vec![None::<ByteBuf>; bodies.len()];
+        let left: Bytes = cbor::encode(&(header, signature, none)).into();
+        changes_nothing(&mut replica, &left, |answer| *answer == Ingest::Incomplete);
+        assert!(matches!(replica.ingest(bundle, NOW_MS), Ingest::Applied(_)));
+    }
+}
+
+#[test]
+fn a_seal_that_is_not_marked_as_lasting_is_refused_and_so_is_the_mark_on_anything_else() {
+    let (mesh, _) = scene();
+    let doc = DocId::job(job_id(3));
+    let grammar = |r: &BundleError| *r == BundleError::Key(0, KeyError::Grammar);
+    is_refused(forge(&mesh, 3, &[(doc, 1, body("seal", &cancel()))], mesh.mesh), grammar);
+    is_refused(forge(&mesh, 3, &[(doc, 3, body("control/0", &cancel()))], mesh.mesh), grammar);
+    for other in [DocId::ROSTER, DocId::FEED, DocId::note(NoteId([1; 16]))] {
+        let wire = forge(&mesh, 3, &[(other, 3, body("seal", &cancel()))], mesh.mesh);
+        is_refused(wire, |r| matches!(r, BundleError::Format(_)));
+    }
+    let long = cbor::encode(&"x".repeat(SEAL_BYTES_MAX));
+    is_refused(forge(&mesh, 3, &[(doc, 3, body("seal", &long))], mesh.mesh), |r| *r == BundleError::Value(0));
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod explain;
 mod flush;
 mod lease;
 mod market;
+mod retain;
 mod settle;
 mod sync;
 
@@ -169,6 +170,7 @@ pub struct Core<S> {
     loads: BTreeMap<NodeId, u32>,
     dirty: BTreeSet<JobId>,
     changed: BTreeSet<DocId>,
+    retaining: retain::Retaining,
     lost_peers_at: Vec<Time>,
     hold_own_feed: bool,
     heard_heads: bool,
@@ -231,6 +233,7 @@ impl<S: Shelf> Core<S> {
             loads: BTreeMap::new(),
             dirty,
             changed: BTreeSet::new(),
+            retaining: retain::Retaining::default(),
             lost_peers_at: Vec::new(),
             hold_own_feed: config_hold,
             heard_heads: false,
@@ -347,6 +350,7 @@ impl<S: Shelf> Core<S> {
         self.tick_presence(now, out);
         self.tick_offer(now, out);
         self.tick_repair(now, out);
+        self.tick_retention(now, out);
         self.tick_forget(now);
         if !self.changed.is_empty() {
             out.push(Effect::Changed(std::mem::take(&mut self.changed).into_iter().collect()));
@@ -379,7 +383,7 @@ impl<S: Shelf> Core<S> {
         use crdt::job::Waiting;
         let Some(job) = self.replica.cached_job(id) else { return Vec::new() };
         let Some((_, spec)) = job.spec() else { return Vec::new() };
-        if !spec.after.iter().all(|up| self.is_done(up)) {
+        if !spec.after.iter().all(|up| self.is_done(up)) || self.replica.is_incomplete(*id) {
             return Vec::new();
         }
         let mut open = Vec::new();

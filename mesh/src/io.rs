@@ -8,6 +8,7 @@ use crdt::doc::DocId;
 use crdt::ids::{JobId, NodeId};
 use crdt::job::{ArtifactList, ArtifactRef, CheckpointRef, ClaimId, Exit, JobSpec, LogRef};
 
+use crate::limits::{HISTORY_BYTES_MAX, RETENTION_MS};
 use crate::msg::Msg;
 use crate::offer::Offer;
 
@@ -20,8 +21,25 @@ pub struct Config {
     pub incarnation: u64,
     /// The store is new, or came from a backup: write nothing to our own feed before a peer said what it knows of it.
     pub hold_own_feed: bool,
+    /// How long the history of finished jobs stays.
+    pub retention: Retention,
     /// What the node sells; incarnation, number and free slots are the core's to fill in.
     pub offer: Offer,
+}
+
+/// How long the history of finished jobs stays: this node seals the jobs that it submitted when either bound is met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Time since a job ended.
+    pub keep_ms: u64,
+    /// Bytes of all bundles that this node holds. More: the oldest finished jobs are sealed whatever their age.
+    pub history_bytes_max: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { keep_ms: RETENTION_MS, history_bytes_max: HISTORY_BYTES_MAX }
+    }
 }
 
 /// An input.
@@ -266,6 +284,8 @@ pub enum Effect {
         /// The answer.
         result: Result<Ack, Refusal>,
     },
+    /// The history of these jobs was dropped: nothing of them need be kept any more.
+    Pruned(Vec<JobId>),
     /// A member says where it can be reached.
     Reachable(NodeId, Vec<String>),
     /// Members, roles or revocations changed.

@@ -12,5 +12,5 @@ pub mod offer;
 pub mod time;
 
 pub use crate::core::Core;
-pub use crate::io::{Ack, Command, Config, Effect, Effects, Input, Refusal, Verified};
+pub use crate::io::{Ack, Command, Config, Effect, Effects, Input, Refusal, Retention, Verified};
 pub use crate::time::{Now, Time};

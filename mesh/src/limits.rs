@@ -91,3 +91,23 @@ pub const FORGET_AFTER_MS: u64 = 30_000;
 /// Finished jobs that stay in memory. More: those that finished first go at once, and are read from their rows again if
 /// something of them changes. Whoever joins a mesh with a long history sees all of its jobs finish within a minute.
 pub const FINISHED_KEPT_MAX: usize = 2_048;
+/// Time that the history of a finished job stays.
+pub const RETENTION_MS: u64 = 30 * 24 * 3_600 * 1_000;
+/// Bytes of history that a node holds before the oldest finished jobs are sealed whatever their age.
+pub const HISTORY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Time that a finished job stays whole also when there is more history than that.
+pub const HISTORY_KEEPS_MS: u64 = 3_600 * 1_000;
+/// Time that bodies stay after their job was sealed, at most: a stolen node's seals can be taken back by a revocation.
+pub const PRUNE_GRACE_MS_MAX: u64 = 24 * 3_600 * 1_000;
+/// Time from the start of the node to its first look at old jobs, at most.
+pub const RETAIN_FIRST_MS: u64 = 60_000;
+/// Interval between two steps of a pass.
+pub const RETAIN_STEP_MS: u64 = 1_000;
+/// Interval between two passes, at most.
+pub const RETAIN_REST_MS_MAX: u64 = 3_600_000;
+/// Jobs that one step looks at.
+pub const RETAIN_STEP_JOBS: usize = 512;
+/// Jobs that one step seals.
+pub const RETAIN_STEP_SEALS: u64 = 128;
+/// Bundles that one step looks at.
+pub const RETAIN_STEP_BUNDLES: usize = 512;

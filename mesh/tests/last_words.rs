@@ -11,7 +11,7 @@ use crdt::replica::{FoundingWords, Replica};
 use crdt::roster::{Admission, Invite, Role};
 use crdt::shelf::MemoryShelf;
 use mesh::offer::Offer;
-use mesh::{Command, Config, Core, Effect, Effects, Input, Now, Time};
+use mesh::{Command, Config, Core, Effect, Effects, Input, Now, Retention, Time};
 
 const WALL_MS: u64 = 1_800_000_000_000;
 const STEP_MS: u64 = 10;
@@ -48,7 +48,7 @@ impl Mesh {
         let shelf = replica.shelf().clone();
         let core = |(key, slots): (SigningKey, &u32)| {
             let offer = Offer { slots: *slots, cores: 1, ..Offer::default() };
-            let config = Config { seed: [3; 32], incarnation: WALL_MS, hold_own_feed: false, offer };
+            let config = Config { seed: [3; 32], incarnation: WALL_MS, hold_own_feed: false, retention: Retention::default(), offer };
             let replica = Replica::open(shelf.clone()).expect("a mesh");
             Core::new(key, replica, config, Now { mono: Time(3_600_000_000), wall_ms: WALL_MS })
         };
@@ -110,7 +110,8 @@ impl Mesh {
                     | Effect::Reachable(..)
                     | Effect::RosterChanged
                     | Effect::Changed(_)
-                    | Effect::Misbehaved(..) => {}
+                    | Effect::Misbehaved(..)
+                    | Effect::Pruned(_) => {}
                 }
             }
         }

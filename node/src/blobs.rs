@@ -311,6 +311,12 @@ impl Blobs {
         Ok(names.len())
     }
 
+    /// Jobs that pin something here.
+    #[must_use]
+    pub fn pinned_jobs(&self) -> std::collections::BTreeSet<crdt::ids::JobId> {
+        self.inner.index().pinned_jobs()
+    }
+
     /// Ends the pin of one blob for one reason.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod join;
 mod logs;
 mod notes;
 mod presence;
+mod retain;
 mod views;
 
 use std::collections::BTreeSet;
@@ -289,7 +290,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     offer.addrs = listening(&net).await;
     let accept = AcceptFile::read(&options.data_dir)?;
     offer.accepts = accepting::resolve(&accept, replica.roster(), me, sandbox).0;
-    let config = Config { seed: random()?, incarnation: now_ms(), hold_own_feed, offer };
+    let config = Config { seed: random()?, incarnation: now_ms(), hold_own_feed, retention: options.retention, offer };
     let core = Core::new(key, replica, config, driver::now());
     let (core, effects) = CoreHandle::start(core);
     let voice = net.clone();
@@ -327,6 +328,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         tokio::spawn(changes::pump(Arc::clone(&shared))),
         tokio::spawn(shared.blobs.clone().gc_periodically(Duration::from_secs(300))),
         tokio::spawn(accepting::watch(Arc::clone(&shared))),
+        tokio::spawn(retain::forget_leftovers(Arc::clone(&shared))),
         tokio::spawn(give_memory_back()),
     ];
     if let Some(path) = shared.options.recovery_key.clone() {

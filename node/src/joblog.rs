@@ -168,6 +168,14 @@ impl LogStore {
         Ok(keys)
     }
 
+    /// Jobs of which there is a log here. Cost: a look into 256 directories.
+    #[must_use]
+    pub fn jobs(&self) -> Vec<JobId> {
+        let inside = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        let jobs = inside(&self.root).flat_map(|dir| inside(&dir).collect::<Vec<_>>());
+        jobs.filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
+    }
+
     /// Removes every log of a job.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ impl Job {
         for ranges in accepted.values_mut() {
             ranges.sort_unstable();
         }
-        let ends = self.runs.iter().filter_map(|(claim, run)| {
+        let ends = self.facts().runs.iter().filter_map(|(claim, run)| {
             let ranges = accepted.get(&(claim.attempt, claim.owner))?;
             let counts = |task: u32| {
                 let after = ranges.partition_point(|range| range.start <= task);

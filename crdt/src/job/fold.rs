@@ -12,7 +12,7 @@ use super::values::{Accept, Basis, Claim, ControlOp, JobSpec, Outcome, TaskRepor
 use super::{ClaimId, Job};
 use crate::doc::TaskRange;
 use crate::ids::{JobId, NodeId};
-use crate::limits::{ATTEMPTS_MAX, LOST_ATTEMPTS_MAX};
+use crate::limits::{ATTEMPTS_MAX, LOST_ATTEMPTS_MAX, TASKS_PER_JOB_MAX};
 use crate::roster::Roster;
 
 /// State of a task or a job. The order of a job's states is that of DESIGN 9.
@@ -179,10 +179,13 @@ impl View {
 pub(super) fn fold(job: &Job, roster: &Roster) -> View {
     let mut view = View::default();
     let submitter = job
+        .facts()
         .specs
         .iter()
         .filter(|(node, w)| {
-            roster.role_at(node, w.seq).is_some_and(|role| role.may_submit()) && owns_id(job.id, node, &w.value, roster)
+            roster.role_at(node, w.seq).is_some_and(|role| role.may_submit())
+                && w.value.tasks() <= TASKS_PER_JOB_MAX
+                && owns_id(job.id, node, &w.value, roster)
         })
         .min_by_key(|(node, w)| (!is_bound(job.id, node, &w.value), w.value.created_ms, **node));
     let Some((submitter, spec)) = submitter else {
@@ -192,12 +195,28 @@ pub(super) fn fold(job: &Job, roster: &Roster) -> View {
     view.submitter = Some(*submitter);
     view.priority = spec.priority;
     controls(job, roster, spec, &mut view);
-    view.longest = job.claims.keys().map(|id| id.range.len()).max().unwrap_or(0);
+    view.longest = job.facts().claims.keys().map(|id| id.range.len()).max().unwrap_or(0);
     view.voids = void_claims(job, roster, spec);
-    let accepts = accepts(job, *submitter);
+    segments(job, *submitter, spec, &mut view);
+    view
+}
+
+/// Folds the record of a sealed job, which needs nobody's right but its sealer's.
+pub(super) fn fold_sealed(job: &Job, by: NodeId) -> View {
+    let mut view = View::default();
+    let Some(spec) = job.facts().specs.get(&by).map(|written| &written.value) else { return view };
+    view.submitter = Some(by);
+    view.priority = spec.priority;
+    view.longest = 1;
+    segments(job, by, spec, &mut view);
+    view
+}
+
+fn segments(job: &Job, submitter: NodeId, spec: &JobSpec, view: &mut View) {
+    let accepts = accepts(job, submitter);
     for range in elementary(job, spec, &accepts) {
         let accept = accepts.iter().find(|(r, _)| r.contains(range.start)).map(|(_, accept)| *accept);
-        let (state, waiting) = task(job, &view, spec, range.start, accept);
+        let (state, waiting) = task(job, view, spec, range.start, accept);
         view.counts[state as usize] += range.len();
         match view.segments.last_mut() {
             Some(last) if last.range.end == range.start && last.state == state && last.waiting == waiting => {
@@ -206,7 +225,6 @@ pub(super) fn fold(job: &Job, roster: &Roster) -> View {
             _ => view.segments.push(Segment { range, state, waiting }),
         }
     }
-    view
 }
 
 /// Whether the id is made of what only this submitter can state: its person's key, or a nonce of its own. Such a spec is not
@@ -227,7 +245,7 @@ fn owns_id(id: JobId, node: &NodeId, spec: &JobSpec, roster: &Roster) -> bool {
 
 fn controls(job: &Job, roster: &Roster, spec: &JobSpec, view: &mut View) {
     let mut latest = None;
-    for ((author, n), control) in &job.controls {
+    for ((author, n), control) in &job.facts().controls {
         let role = roster.role_at(author, control.seq);
         let own = roster.person(author) == Some(spec.person) && role.is_some_and(|r| r.may_submit());
         if !own && !role.is_some_and(|r| r.may_administer()) {
@@ -249,6 +267,7 @@ fn controls(job: &Job, roster: &Roster, spec: &JobSpec, view: &mut View) {
 /// The submitter's acceptances that count: of two over one task the one written first, so the later is cut out by order.
 pub(super) fn accepts(job: &Job, submitter: NodeId) -> Vec<(TaskRange, &Accept)> {
     let mut found: Vec<_> = job
+        .facts()
         .accepts
         .iter()
         .filter(|((author, _), _)| *author == submitter)
@@ -262,10 +281,10 @@ pub(super) fn accepts(job: &Job, submitter: NodeId) -> Vec<(TaskRange, &Accept)>
 fn elementary(job: &Job, spec: &JobSpec, accepts: &[(TaskRange, &Accept)]) -> Vec<TaskRange> {
     let tasks = spec.tasks();
     let mut bounds: BTreeSet<u32> = [0, tasks].into();
-    for range in job.claims.keys().map(|id| id.range).chain(accepts.iter().map(|(r, _)| *r)) {
+    for range in job.facts().claims.keys().map(|id| id.range).chain(accepts.iter().map(|(r, _)| *r)) {
         bounds.extend([range.start, range.end]);
     }
-    for (id, run) in &job.runs {
+    for (id, run) in &job.facts().runs {
         let mut last = None;
         for report in run.value.tasks.iter().filter(|t| id.range.contains(t.0)) {
             let kind = report.2.as_ref().map(|(_, exit)| exit.outcome());
@@ -286,7 +305,7 @@ fn elementary(job: &Job, spec: &JobSpec, accepts: &[(TaskRange, &Accept)]) -> Ve
 /// Claims whose writer may not run jobs, or whose basis does not hold.
 fn void_claims(job: &Job, roster: &Roster, spec: &JobSpec) -> BTreeSet<ClaimId> {
     let mut voids = BTreeSet::new();
-    for (id, claim) in &job.claims {
+    for (id, claim) in &job.facts().claims {
         let allowed = roster.role_at(&id.owner, claim.seq).is_some_and(|role| role.may_run());
         let fits = id.range.end <= spec.tasks();
         if !allowed || !fits || !basis_holds(job, id, &claim.value) {
@@ -299,13 +318,13 @@ fn void_claims(job: &Job, roster: &Roster, spec: &JobSpec) -> BTreeSet<ClaimId> 
 fn basis_holds(job: &Job, id: &ClaimId, claim: &Claim) -> bool {
     match &claim.basis {
         Basis::First => id.attempt == 1,
-        Basis::Retry => job.claims.keys().any(|other| {
+        Basis::Retry => job.facts().claims.keys().any(|other| {
             other.attempt + 1 == id.attempt
                 && other.range.contains(id.range.start)
                 && gave_up(job, other, id.range.start)
         }),
         Basis::Lost { owner, unheard } => {
-            let before = job.claims.iter().filter(|(other, _)| {
+            let before = job.facts().claims.iter().filter(|(other, _)| {
                 other.attempt + 1 == id.attempt && other.owner == *owner && other.range.contains(id.range.start)
             });
             before.into_iter().any(|(other, lost)| {
@@ -319,7 +338,7 @@ fn basis_holds(job: &Job, id: &ClaimId, claim: &Claim) -> bool {
 
 /// Whether a claim's owner reports that it ended without a result for this task.
 fn gave_up(job: &Job, id: &ClaimId, index: u32) -> bool {
-    job.runs.get(id).is_some_and(|run| match run.value.task(index) {
+    job.facts().runs.get(id).is_some_and(|run| match run.value.task(index) {
         Some(TaskReport(_, _, Some((_, exit)))) => exit.outcome() != Outcome::Done,
         Some(_) => false,
         None => run.value.ended,
@@ -465,12 +484,12 @@ impl Job {
     fn attempts_in(&self, view: &View, index: u32) -> Vec<Attempt<'_>> {
         let mut found: BTreeMap<u32, Vec<(&ClaimId, &Claim)>> = BTreeMap::new();
         let mut from = 1;
-        while let Some((next, _)) = self.claims.range(claim_floor(from)..).next() {
+        while let Some((next, _)) = self.facts().claims.range(claim_floor(from)..).next() {
             let start = index.saturating_sub(view.longest);
             let low = ClaimId { attempt: next.attempt, range: TaskRange { start, end: 0 }, owner: NodeId::ZERO };
             let high =
                 ClaimId { attempt: next.attempt, range: TaskRange { start: index + 1, end: 0 }, owner: NodeId::ZERO };
-            for (id, claim) in self.claims.range(low..high) {
+            for (id, claim) in self.facts().claims.range(low..high) {
                 if id.range.contains(index) && !view.voids.contains(id) {
                     found.entry(id.attempt).or_default().push((id, &claim.value));
                 }
@@ -485,7 +504,7 @@ impl Job {
                 .or_else(|| claims.iter().min_by_key(|(id, claim)| (claim.bid_micros, id.owner)))
                 .map(|(id, _)| **id);
             for (id, claim) in claims {
-                let report = self.runs.get(id).and_then(|run| run.value.task(index));
+                let report = self.facts().runs.get(id).and_then(|run| run.value.task(index));
                 let state = self.attempt_state(id, claim, report);
                 attempts.push(Attempt { id: **id, state, award: award == Some(**id), report });
             }
@@ -504,7 +523,7 @@ impl Job {
         if self.is_lost(id, claim) {
             return AttemptState::Lost;
         }
-        if self.runs.get(id).is_some_and(|run| run.value.ended) {
+        if self.facts().runs.get(id).is_some_and(|run| run.value.ended) {
             return AttemptState::Cancelled;
         }
         if report.is_some() { AttemptState::Running } else { AttemptState::Claimed }
@@ -521,7 +540,7 @@ impl Job {
             range: TaskRange { start: id.range.start, end: 0 },
             owner: NodeId::ZERO,
         };
-        self.claims
+        self.facts().claims
             .range(next..claim_floor(id.attempt + 2))
             .take_while(|(other, _)| other.range.start < id.range.end)
             .any(|(other, c)| {

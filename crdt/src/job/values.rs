@@ -94,6 +94,13 @@ impl JobSpec {
     pub fn tasks(&self) -> u32 {
         self.array.max(1)
     }
+
+    /// What is wanted, whenever and in whichever trace: two specs of one idempotency key are compared by it.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let wanted = Self { created_ms: 0, trace: TraceId::ZERO, ..self.clone() };
+        *blake3::hash(&crate::cbor::encode(&wanted)).as_bytes()
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

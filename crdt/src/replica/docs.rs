@@ -120,16 +120,21 @@ impl<S: Shelf> Replica<S> {
                 DocKind::Roster | DocKind::Feed => {}
             }
         }
+        self.look_for_missing();
     }
 
     fn refold_job(&mut self, id: JobId) {
         self.load_job(id);
         let before = self.job_row(id);
+        let was_sealed = before.as_ref().is_some_and(|row| row.sealed_ms.is_some());
         let (job, digest) = self.jobs.get_mut(&id).expect("just loaded");
         job.refresh(&self.roster);
         let row = (!job.is_unknown()).then(|| row_of(job, job.digest()));
         let new = row.as_ref().map(|row| row.digest);
         let old = std::mem::replace(digest, new);
+        if was_sealed && job.sealed_by().is_none() {
+            self.reopened.insert(id);
+        }
         self.state.replace(&mut self.shelf, DocId::job(id), old.as_ref(), new.as_ref());
         if row.is_none() {
             self.jobs.remove(&id);
@@ -233,7 +238,7 @@ impl<S: Shelf> Replica<S> {
         self.refold(&docs);
     }
 
-    fn rewrite_author(&mut self, author: NodeId, docs: &BTreeSet<DocId>) {
+    pub(super) fn rewrite_author(&mut self, author: NodeId, docs: &BTreeSet<DocId>) {
         let docs: BTreeSet<DocId> = docs.iter().filter(|d| d.kind != DocKind::Roster).copied().collect();
         for doc in &docs {
             for r in self.registers(*doc).into_iter().filter(|r| r.author == author) {
@@ -291,6 +296,7 @@ fn row_of(job: &Job, digest: Sum) -> JobRow {
         tasks: spec.map_or(0, |(_, s)| s.tasks()),
         done: job.count(JobState::Done),
         title: title.unwrap_or_default().chars().take(TITLE_CHARS_MAX).collect(),
+        sealed_ms: job.seal().map(|seal| seal.3.2),
         digest,
     }
 }

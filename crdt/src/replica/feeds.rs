@@ -45,7 +45,7 @@ impl<S: Shelf> Replica<S> {
         let header = &bundle.header;
         let frozen = self.shelf.get(Table::Forks, &bundle_key(header.author, header.seq + 1)).is_some();
         let feed = Feed { seq: header.seq, hash: bundle.hash, hlc: header.hlc, frozen };
-        self.shelf.put((Table::Bundles, bundle_key(header.author, header.seq), Some(bundle.wire.to_vec())));
+        self.put_bundle(header.author, header.seq, Some(bundle.wire.to_vec()));
         self.put_feed(header.author, feed);
     }
 
@@ -55,11 +55,8 @@ impl<S: Shelf> Replica<S> {
     }
 
     /// A bundle for a place that is taken: the same, or a fork.
-    pub(super) fn check_branch(&mut self, bundle: Bundle, feed: &Feed) -> Ingest {
+    pub(super) fn check_branch(&mut self, bundle: Bundle) -> Ingest {
         let (author, seq) = (bundle.header.author, bundle.header.seq);
-        if seq == feed.seq && bundle.hash == feed.hash {
-            return Ingest::Duplicate;
-        }
         let known = self.shelf.get(Table::Bundles, &bundle_key(author, seq)).filter(|wire| *wire != bundle.wire);
         match known.and_then(|wire| Bundle::decode(wire.into()).ok()) {
             Some(known) if known.hash != bundle.hash => {
@@ -70,7 +67,8 @@ impl<S: Shelf> Replica<S> {
                 self.freeze(&proof);
                 Ingest::Forked(Box::new(proof))
             }
-            _ => Ingest::Duplicate,
+            Some(_) => self.restore(&bundle),
+            None => Ingest::Duplicate,
         }
     }
 
@@ -126,8 +124,8 @@ impl<S: Shelf> Replica<S> {
             return;
         }
         let docs = self.docs_touched(author, fork_seq);
-        for (key, _) in self.shelf.scan(Table::Bundles, &author.0, &bundle_key(author, fork_seq), usize::MAX) {
-            self.shelf.put((Table::Bundles, key, None));
+        for seq in fork_seq..=head {
+            self.put_bundle(author, seq, None);
         }
         let last =
             self.shelf.get(Table::Bundles, &bundle_key(author, keep)).and_then(|w| Bundle::decode(w.into()).ok());

@@ -60,6 +60,7 @@ impl<S: Shelf> Replica<S> {
         shelf.put((Table::Meta, MESH_ROW.to_vec(), Some(cbor::encode(&(mesh, founder)))));
         let state = StateHash::load(&shelf);
         let counts = Counts::load(&mut shelf);
+        let history = Self::load_history(&mut shelf);
         Self {
             mesh,
             founder,
@@ -69,6 +70,9 @@ impl<S: Shelf> Replica<S> {
             roster_digest: None,
             jobs: BTreeMap::new(),
             counts,
+            history,
+            cursors: super::prune::Cursors::default(),
+            reopened: std::collections::BTreeSet::new(),
             state,
             waiting: BTreeMap::new(),
             unknown: BTreeMap::new(),

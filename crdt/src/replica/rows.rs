@@ -70,6 +70,9 @@ pub struct JobRow {
     pub done: u32,
     /// Name, else the command, cut to 160 characters.
     pub title: String,
+    /// When its submitter sealed it, in milliseconds since 1970.
+    #[serde(default)]
+    pub sealed_ms: Option<u64>,
     /// Its part in the state hash.
     #[serde(with = "serde_bytes")]
     pub digest: Sum,

@@ -140,7 +140,7 @@ fn parse_entry(mesh: MeshId, recovery: Option<&[u8; 32]>, entry: &Entry<'_>, par
         | Key::Lost(..)
         | Key::Accept(_)
         | Key::Seal
-        | Key::Checkpoint => {}
+        | Key::Checkpoint(_) => {}
     }
 }
 

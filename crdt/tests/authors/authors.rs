@@ -8,12 +8,16 @@ use bytes::Bytes;
 use crdt::SigningKey;
 use crdt::bundle::{Bundle, Change};
 use crdt::doc::{DocId, Key, TaskRange};
-use crdt::ids::{BundleHash, InviteId, JobId, MeshId, NodeId, NoteId, PersonId};
-use crdt::job::{Accept, Basis, Claim, Control, ControlOp, Exit, JobSpec, Lost, Outcome, RunReport, TaskReport};
+use crdt::ids::{BundleHash, InviteId, JobId, MeshId, NodeId, NoteId, PersonId, TraceId};
+use crdt::job::{
+    Accept, Basis, Claim, Control, ControlOp, Exit, JobSpec, Lost, Origin, Outcome, RunReport, Seal, SealedRun, TaskReport,
+    job_id_of_key, job_id_of_nonce,
+};
 use crdt::notebook::Notebook;
-use crdt::replica::{ForkProof, FoundingWords, Replica};
+use crdt::replica::{Checkpoint, ForkProof, FoundingWords, Replica};
 use crdt::roster::{Admission, Invite, Person, Revocation, Role, RoleChange};
 use crdt::shelf::{MemoryShelf, Shelf, Table};
+use serde_bytes::ByteArray;
 
 /// The clock of all writers, in milliseconds since 1970.
 pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
@@ -54,6 +58,18 @@ pub(crate) enum Act {
         job: u8,
         start: u8,
         len: u8,
+    },
+    /// A record of a job, true or not.
+    Seal {
+        job: u8,
+        tasks: u8,
+        end: u8,
+        outcome: u8,
+    },
+    /// Up to one of the last places of an author's feed bodies may go; its own word, an admin's, or nobody's who may.
+    Checkpoint {
+        target: u8,
+        back: u8,
     },
     Cancel {
         job: u8,
@@ -169,8 +185,7 @@ impl Mesh {
     }
 
     fn person(&self, at: usize) -> PersonId {
-        let hash = blake3::derive_key("v6 person of a device 1", &self.id(at).0);
-        PersonId(hash[..16].try_into().expect("16 of 32 bytes"))
+        person_of(self.id(at))
     }
 
     /// Writes acts as one bundle of an author.
@@ -191,6 +206,8 @@ impl Mesh {
                     retries: 1,
                     person: self.person(at),
                     created_ms: NOW_MS + u64::from(*made_ms),
+                    nonce: (n % JOBS == 3).then(|| NONCE.into()),
+                    key: (n % JOBS == 4).then(|| JOB_KEY.into()),
                     ..JobSpec::default()
                 };
                 Change::register(job(n), &Key::Spec, &spec)
@@ -236,6 +253,30 @@ impl Mesh {
                     at_ms: NOW_MS,
                 };
                 Change::register(job(n), &Key::Accept(range(*start, *len)), &accept)
+            }
+            Act::Seal { job: n, tasks, end, outcome } => {
+                let origin = if n % JOBS == 4 { Origin::Key(JOB_KEY.into()) } else { Origin::Nonce(NONCE.into()) };
+                let outcome = if *outcome % 2 == 0 { Outcome::Done } else { Outcome::Failed };
+                let run = SealedRun(self.id(2), (NOW_MS, NOW_MS + 1), Exit::Code(i32::from(*tasks)));
+                let seal = Seal(
+                    origin,
+                    self.person(at),
+                    TraceId([1; 16]),
+                    (NOW_MS, NOW_MS + 1, NOW_MS + 2),
+                    ByteArray::new([0; 16]),
+                    (String::new(), vec!["true".into()], false),
+                    (u32::from(*tasks % 6), 0),
+                    vec![(u32::from(*end % 6), outcome, 1)],
+                    Some(run),
+                    (None, "a reason".into()),
+                );
+                Change::register(job(n), &Key::Seal, &seal)
+            }
+            Act::Checkpoint { target, back } => {
+                let target = usize::from(*target) % 6;
+                let place = self.feeds[target].len().checked_sub(1 + usize::from(*back % 3))?;
+                let (seq, hash) = (place as u64 + 1, self.feeds[target][place].hash);
+                Change::register(DocId::FEED, &Key::Checkpoint(self.id(target)), &Checkpoint { seq, hash })
             }
             Act::Cancel { job: n, n: count } => {
                 let control = Control { op: ControlOp::Cancel, at_ms: NOW_MS };
@@ -300,9 +341,28 @@ fn invite_id(n: u8) -> InviteId {
     InviteId(SigningKey::from_bytes(&[n; 32]).verifying_key().to_bytes())
 }
 
-/// The name of a job by number.
+/// Jobs that there are.
+pub(crate) const JOBS: u8 = 5;
+const NONCE: [u8; 16] = [7; 16];
+const JOB_KEY: &str = "nightly";
+
+/// The name of a job by number: anybody's but the fourth, which is the first worker's by its nonce, and the fifth, which is
+/// the second worker's by its idempotency key.
 pub(crate) fn job_id(n: u8) -> JobId {
-    JobId([n % 3 + 1; 16])
+    match n % JOBS {
+        3 => job_id_of_nonce(node_id(2), &NONCE),
+        4 => job_id_of_key(person_of(node_id(3)), JOB_KEY),
+        n => JobId([n + 1; 16]),
+    }
+}
+
+fn node_id(at: u8) -> NodeId {
+    NodeId(SigningKey::from_bytes(&[at + 1; 32]).verifying_key().to_bytes())
+}
+
+fn person_of(node: NodeId) -> PersonId {
+    let hash = blake3::derive_key("v6 person of a device 1", &node.0);
+    PersonId(hash[..16].try_into().expect("16 of 32 bytes"))
 }
 
 fn attempt_of(n: u8) -> u32 {

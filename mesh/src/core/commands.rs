@@ -63,11 +63,8 @@ impl<S: Shelf> Core<S> {
                     return Err(Refusal::NoUpstream(*up));
                 }
             }
-            if let Some(known) = self.replica.job(*id).and_then(|job| job.spec()).map(|(_, known)| known.clone()) {
-                let same = JobSpec { created_ms: known.created_ms, trace: known.trace, ..spec.clone() } == *known;
-                if !same {
-                    return Err(Refusal::KeyTaken(spec.key.clone().unwrap_or_default(), *id));
-                }
+            if self.replica.job(*id).and_then(|job| job.wants(spec)) == Some(false) {
+                return Err(Refusal::KeyTaken(spec.key.clone().unwrap_or_default(), *id));
             }
         }
         for (id, spec) in jobs {

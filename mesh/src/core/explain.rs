@@ -41,9 +41,13 @@ impl<S: Shelf> Core<S> {
         let award = job.attempts(0).into_iter().rev().find(|a| a.award).map(|a| a.id);
         let bid = award.and_then(|a| job.claims().get(&a)).map(|c| c.value.bid_micros);
         let accept = job.accepted(0).cloned();
+        let sealed = job.sealed_by().is_some();
         let offers = self.offer_views(id, &spec);
         let name = |node: NodeId| self.name_of(node);
         let mut summary = match (state, award) {
+            (_, Some(claim)) if sealed => {
+                format!("{} on {}: attempt {}; why it ran there is no longer kept", state.name(), name(claim.owner), claim.attempt)
+            }
             (JobState::Queued, _) => self.why_waiting(&spec, &offers, segment.map(|s| s.waiting)),
             (_, Some(claim)) => format!(
                 "{} on {}: attempt {}, its bid of {} micros was the best of {} fitting",

@@ -347,6 +347,7 @@ impl<S: Shelf> Core<S> {
         if !connected.is_empty() {
             let at = self.rng.random_range(0..connected.len());
             self.send(connected[at], &self.hello(), out);
+            self.want_missing_body(connected[at], out);
         }
         self.want_missing(now, out);
     }

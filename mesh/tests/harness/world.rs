@@ -270,7 +270,7 @@ impl World {
                 self.replies.insert(request, (at, result));
             }
             Effect::Misbehaved(node, why) => self.misbehaved.push((node, why)),
-            Effect::Reachable(..) | Effect::RosterChanged | Effect::Changed(_) => {}
+            Effect::Reachable(..) | Effect::RosterChanged | Effect::Changed(_) | Effect::Pruned(_) => {}
         }
     }
 
@@ -371,7 +371,7 @@ impl World {
         let seed = self.rng.random();
         let node = &mut self.nodes[at];
         let replica = Replica::open(node.shelf.clone()).expect("the shelf holds a mesh");
-        let config = Config { seed, incarnation: now.wall_ms, hold_own_feed: false, offer: node.offer.clone() };
+        let config = Config { seed, incarnation: now.wall_ms, hold_own_feed: false, retention: mesh::Retention::default(), offer: node.offer.clone() };
         node.core = Some(Core::new(node.key.clone(), replica, config, now));
         self.input(at, Input::Wake);
     }

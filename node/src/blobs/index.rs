@@ -179,6 +179,12 @@ impl Index {
         self.pins.range(from..).map(|(name, _)| name).take_while(|name| name.reason == *reason).cloned().collect()
     }
 
+    /// Jobs that pin something.
+    pub(super) fn pinned_jobs(&self) -> BTreeSet<crdt::ids::JobId> {
+        let job = |name: &PinName| if let PinReason::Job(id) = name.reason { Some(id) } else { None };
+        self.pins.keys().filter_map(job).collect()
+    }
+
     /// Pins whose time is over.
     pub(super) fn pins_over(&self, now_ms: u64) -> Vec<PinName> {
         self.pins.keys().filter(|name| name.reason.is_over(now_ms)).cloned().collect()

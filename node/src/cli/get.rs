@@ -75,11 +75,11 @@ pub(super) async fn main(args: GetArgs, client: &Client) -> anyhow::Result<ExitC
     if args.json {
         output::json(&written)?;
     } else if written.is_empty() {
-        output::complain(&format!(
-            "the job {} has no artifacts (state {}): name them with --output",
-            job.id,
-            job.state.as_str()
-        ));
+        let (id, state) = (&job.id, job.state.as_str());
+        output::complain(&match &job.sealed {
+            Some(sealed) => format!("the job {id} was sealed {}: its files are no longer kept", output::ago(sealed)),
+            None => format!("the job {id} has no artifacts (state {state}): name them with --output"),
+        });
     }
     Ok(ExitCode::SUCCESS)
 }

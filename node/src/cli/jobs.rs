@@ -1,5 +1,6 @@
 //! `v6 jobs` and `v6 job`: list, show, explain, cancel, retry.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use bytes::Bytes;
@@ -181,6 +182,9 @@ fn notes(job: &JobView) -> String {
     }
     if job.at_risk {
         notes.push_str(" (at risk: the result has one holder)");
+    }
+    if let Some(sealed) = &job.sealed {
+        let _ = write!(notes, " (sealed {}: of its history this record stays)", ago(sealed));
     }
     notes
 }

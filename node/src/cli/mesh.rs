@@ -103,6 +103,7 @@ pub(super) async fn status(args: ReadArgs, client: &Client) -> anyhow::Result<Ex
     output::say(&format!("jobs       {}", if jobs.is_empty() { "none".to_owned() } else { jobs.join(", ") }));
     let quota = status.blob_quota_bytes.map(|quota| format!(" of {}", output::size(quota))).unwrap_or_default();
     output::say(&format!("blobs      {}{quota}", output::size(status.blob_bytes)));
+    output::say(&format!("history    {}", output::size(status.history_bytes)));
     output::say(&format!("api        {}", shown(&status.api)));
     output::say(&format!("data       {}", shown(&status.data_dir)));
     for address in &status.listen {

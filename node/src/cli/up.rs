@@ -49,6 +49,8 @@ pub struct UpOptions {
     pub recovery_key: Option<PathBuf>,
     /// Most bytes of blobs to hold.
     pub blob_quota_bytes: Option<u64>,
+    /// How long the history of this node's finished jobs stays.
+    pub retention: mesh::Retention,
     /// Print the ready line as JSON.
     pub json: bool,
 }
@@ -99,6 +101,12 @@ pub(super) struct UpArgs {
     /// Most bytes of blobs to hold, such as 50GiB
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     blob_quota: Option<u64>,
+    /// Keep history, logs and files of a finished job that this node submitted for so long; then its record stays
+    #[arg(long, value_name = "D", value_parser = values::duration_ms, default_value = "30d")]
+    retention: u64,
+    /// Most history of jobs to hold; beyond it the oldest finished ones are sealed whatever their age
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes, default_value = "1GiB")]
+    history_max: u64,
     /// Print one line of JSON when ready
     #[arg(long)]
     json: bool,
@@ -134,6 +142,7 @@ fn options(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<UpOptions> {
         sandbox: args.sandbox,
         recovery_key: args.recovery_key,
         blob_quota_bytes: args.blob_quota,
+        retention: mesh::Retention { keep_ms: args.retention, history_bytes_max: args.history_max },
         json: args.json,
     })
 }

@@ -11,7 +11,7 @@ use crdt::ids::NodeId;
 use mesh::{Ack, Command, Core, Effect, Input, Now, Refusal, Time};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Shared, exec, find, join, logs, now_ms};
+use super::{Shared, exec, find, join, logs, now_ms, retain};
 use crate::blobs::{BoxFuture, BoxedStream, DialError, Dialer};
 use crate::net::{NetEvent, NetHandle, Proto, Verdict};
 use crate::store::RedbShelf;
@@ -262,6 +262,9 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
                     };
                     let _ = shared.core.ask(remember).await;
                 });
+            }
+            Effect::Pruned(jobs) => {
+                tokio::spawn(retain::forget(Arc::clone(&shared), jobs));
             }
             Effect::RosterChanged => shared.changes.roster(),
             Effect::Changed(docs) => {

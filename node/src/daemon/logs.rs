@@ -53,6 +53,17 @@ impl Logs {
     fn exists(&self, key: LogKey) -> bool {
         self.store.path(key).exists()
     }
+
+    /// Jobs of which there is a log here.
+    pub(super) fn jobs(&self) -> Vec<JobId> {
+        self.store.jobs()
+    }
+
+    /// Removes every log of a job; who reads one now still reads it to its end.
+    pub(super) fn remove_job(&self, job: JobId) -> Result<(), LogError> {
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner).retain(|key, _| key.job != job);
+        self.store.remove_job(job)
+    }
 }
 
 /// Most time that a reader waits for what others have of a log.

@@ -182,6 +182,7 @@ pub(super) fn job_view(job: &Job, lists: &Lists, from: u32, most: u32) -> Option
         reason: reason(job),
         provisional: false,
         at_risk: job.accepted(0).is_some_and(|a| a.at_risk),
+        sealed: job.seal().map(|seal| time(seal.3.2)),
         array: spec.array > 0,
         tasks_total: tasks,
         tasks: views,

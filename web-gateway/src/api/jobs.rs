@@ -188,6 +188,9 @@ pub struct JobView {
     /// The result has no second holder yet.
     #[serde(default)]
     pub at_risk: bool,
+    /// When its submitter's node sealed it: history, log and files are kept no longer than a day after, this record stays.
+    #[serde(default)]
+    pub sealed: Option<String>,
     /// Whether it was submitted as an array, be it of one task.
     #[serde(default)]
     pub array: bool,

@@ -94,6 +94,9 @@ pub struct StatusView {
     /// Most bytes of blobs to hold.
     #[serde(default)]
     pub blob_quota_bytes: Option<u64>,
+    /// Bytes of history that it holds: the feeds of all members.
+    #[serde(default)]
+    pub history_bytes: u64,
     /// Whether the store was moved aside and rebuilt at this start.
     #[serde(default)]
     pub recovered: bool,

@@ -93,6 +93,7 @@ impl FakeNode {
             reason: None,
             provisional: false,
             at_risk: false,
+            sealed: None,
             array: request.array.is_some(),
             tasks_total: request.array.unwrap_or(1),
             tasks: (0..request.array.unwrap_or(1))
@@ -188,6 +189,7 @@ impl NodeApi for FakeNode {
             uptime_ms: 1_000,
             blob_bytes: 0,
             blob_quota_bytes: None,
+            history_bytes: 0,
             recovered: false,
         }))
     }

@@ -222,7 +222,7 @@ fn changes_in(doc: DocId, bundle: &Bundle) -> Vec<(u64, ChangeView)> {
                     view.summary = Some(format!("{} characters inserted, {} deleted", told.inserted, told.deleted));
                 }
             }
-            (Body::Notebook(_), ChangeKind::Register) | (Body::Pruned, _) => {}
+            (Body::Notebook(_), ChangeKind::Register | ChangeKind::Lasting) | (Body::Pruned, _) => {}
         }
         (header.hlc, view)
     });

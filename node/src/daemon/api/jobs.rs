@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ::mesh::{Command, Refusal};
 use crdt::ids::{BlobHash, JobId, NodeId, TraceId};
 use crdt::job::{Job, JobSpec, job_id_of_key, job_id_of_nonce};
+use crdt::limits::TASKS_PER_JOB_MAX;
 use crdt::shelf::{Shelf, Table};
 use web_gateway::api::*;
 
@@ -14,7 +15,6 @@ use crate::daemon::driver::NodeCore;
 use crate::daemon::{logs, now_ms, random, views};
 use crate::tree::Manifest;
 
-/// Most rows of a page.
 /// Time that the answer to a cancel waits for the job's end: a task has 2 s to end in order.
 const CANCEL_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 /// Time that a request waits for the roster to come from a member that is there; who lets in late in a long history is known late.
@@ -22,6 +22,7 @@ const ROSTER_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
 /// The same while no member is there.
 const ROSTER_WAIT_ALONE: std::time::Duration = std::time::Duration::from_secs(5);
 const ROSTER_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+/// Most rows of a page.
 const JOBS_PAGE: usize = 1_000;
 /// Most tasks that are shown at once.
 const TASKS_WINDOW: u32 = 10_000;
@@ -114,11 +115,15 @@ pub(super) async fn retry(api: &Api, id: &str) -> Result<Submitted, ApiError> {
     let old = api.ask(move |core| {
         let job = core.replica_mut().job(id)?;
         let over = job.state().is_some_and(crdt::job::JobState::is_final);
-        job.spec().map(|(_, spec)| (over, (**spec).clone()))
+        job.spec().map(|(_, spec)| (over, job.sealed_by().is_some(), (**spec).clone()))
     });
-    let (over, spec) = old.await?.ok_or_else(|| ApiError::NotFound(format!("job {id} is not known here")))?;
+    let (over, sealed, spec) = old.await?.ok_or_else(|| ApiError::NotFound(format!("job {id} is not known here")))?;
     if !over {
         return Err(ApiError::Conflict(format!("job {id} is not over; cancel it first (`v6 job cancel {id}`)")));
+    }
+    if sealed {
+        let text = format!("job {id} was sealed: what it needed is no longer kept; submit it again with `v6 run`");
+        return Err(ApiError::Conflict(text));
     }
     let nonce: [u8; 16] = random().map_err(internal)?;
     let trace = TraceId(random().map_err(internal)?);
@@ -129,6 +134,9 @@ pub(super) async fn retry(api: &Api, id: &str) -> Result<Submitted, ApiError> {
 
 pub(super) async fn logs(api: &Api, id: &str, query: LogQuery) -> Result<Items<LogItem>, ApiError> {
     let id = job_id(api, id).await?;
+    if api.ask(move |core| core.replica().is_dropped(id)).await? {
+        return Err(ApiError::NotFound(format!("job {id} was sealed: its log is no longer kept")));
+    }
     Ok(logs::stream(Arc::clone(&api.0), id, query))
 }
 
@@ -196,6 +204,10 @@ async fn spec(
     let request = &planned.request;
     if request.at_most_once {
         return Err(not_built("at-most-once"));
+    }
+    if let Some(tasks) = request.array.filter(|tasks| *tasks > TASKS_PER_JOB_MAX) {
+        let text = format!("an array has at most {TASKS_PER_JOB_MAX} tasks, not {tasks}: split it over several jobs");
+        return Err(ApiError::BadRequest(text));
     }
     let me = api.0.me;
     let person = person(api, me).await?;

@@ -55,6 +55,7 @@ pub(super) async fn status(api: &Api) -> Result<StatusView, ApiError> {
             uptime_ms: now_ms().saturating_sub(shared.started_ms),
             blob_bytes: usage.bytes,
             blob_quota_bytes: Some(usage.quota_bytes),
+            history_bytes: core.replica().history_bytes(),
             recovered: shared.recovered,
         }
     })
