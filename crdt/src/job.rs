@@ -97,7 +97,13 @@ impl Job {
             Key::Spec => put(&mut self.registers.specs, author, seq, value, Arc::new),
             Key::Control(n) => put(&mut self.registers.controls, (author, *n), seq, value, |v| v),
             Key::Claim(attempt, range) => {
-                put(&mut self.registers.claims, ClaimId { attempt: *attempt, range: *range, owner: author }, seq, value, |v| v);
+                put(
+                    &mut self.registers.claims,
+                    ClaimId { attempt: *attempt, range: *range, owner: author },
+                    seq,
+                    value,
+                    |v| v,
+                );
             }
             Key::Run(attempt, range) => {
                 let id = ClaimId { attempt: *attempt, range: *range, owner: author };

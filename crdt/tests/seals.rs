@@ -58,8 +58,7 @@ fn seal(mesh: &mut Mesh, replica: &mut Replica<MemoryShelf>) -> Bundle {
 
 /// What people are shown of a job.
 fn shown(job: &Job) -> impl PartialEq + std::fmt::Debug + use<> {
-    let attempts: Vec<_> =
-        job.attempts(0).into_iter().map(|a| (a.id, a.state, a.award, a.report.cloned())).collect();
+    let attempts: Vec<_> = job.attempts(0).into_iter().map(|a| (a.id, a.state, a.award, a.report.cloned())).collect();
     let spec = job.spec().map(|(node, spec)| (*node, spec.command.clone(), spec.trace, spec.created_ms, spec.array));
     (job.state(), job.accepted(0).map(|a| (a.outcome, a.attempt, a.node)), job.ended_ms(), attempts, spec)
 }

@@ -80,7 +80,11 @@ fn an_old_job_leaves_its_record_and_nothing_else_behind() {
             if job == &file {
                 // The script was too long for a record.
                 assert_eq!(after["command"][0], "sh");
-                assert!(after["command"][2].as_str().is_some_and(|script| before["command"][2].as_str().expect("a text").starts_with(script)));
+                assert!(
+                    after["command"][2]
+                        .as_str()
+                        .is_some_and(|script| before["command"][2].as_str().expect("a text").starts_with(script))
+                );
                 assert_eq!(relied_on(&after)[8], relied_on(before)[8]);
             } else {
                 assert_eq!(relied_on(&after), relied_on(before));
@@ -122,15 +126,4 @@ fn an_old_job_leaves_its_record_and_nothing_else_behind() {
     let alpha = Node::again(root.path(), "alpha", &["--slots", "0"]);
     alpha.wait("one state", |alpha| hash(alpha) == hash(&gamma));
     assert_eq!(relied_on(&show(&alpha, &bad)), relied_on(&before[1]));
-}
-
-#[test]
-fn a_history_beyond_its_bound_is_sealed_whatever_its_age() {
-    let root = tempfile::tempdir().expect("a directory");
-    let small = ["--retention", "4s", "--history-max", "1"];
-    let alpha = Node::up(root.path(), "alpha", &[&["--slots", "2"], &small[..]].concat());
-    let job = run(&alpha, &["--", "true"]);
-    wait_state(&alpha, &job, "done");
-    wait_dropped(&alpha, &job);
-    assert_eq!(show(&alpha, &job)["state"], "done");
 }

@@ -540,7 +540,8 @@ impl Job {
             range: TaskRange { start: id.range.start, end: 0 },
             owner: NodeId::ZERO,
         };
-        self.facts().claims
+        self.facts()
+            .claims
             .range(next..claim_floor(id.attempt + 2))
             .take_while(|(other, _)| other.range.start < id.range.end)
             .any(|(other, c)| {

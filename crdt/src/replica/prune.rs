@@ -111,7 +111,8 @@ impl<S: Shelf> Replica<S> {
             self.cursors.prune = [&key[..], &[0]].concat();
             let Some((author, seq)) = place else { continue };
             let mut goes = |change: &ChangeRef| {
-                change.may_go() && *sealed.entry(change.doc).or_insert_with(|| self.is_sealed(change.doc, sealed_before_ms))
+                change.may_go()
+                    && *sealed.entry(change.doc).or_insert_with(|| self.is_sealed(change.doc, sealed_before_ms))
             };
             let going: BTreeSet<JobId> = Bundle::changes_of(&wire)
                 .iter()

@@ -10,8 +10,8 @@ use crdt::bundle::{Bundle, Change};
 use crdt::doc::{DocId, Key, TaskRange};
 use crdt::ids::{BundleHash, InviteId, JobId, MeshId, NodeId, NoteId, PersonId, TraceId};
 use crdt::job::{
-    Accept, Basis, Claim, Control, ControlOp, Exit, JobSpec, Lost, Origin, Outcome, RunReport, Seal, SealedRun, TaskReport,
-    job_id_of_key, job_id_of_nonce,
+    Accept, Basis, Claim, Control, ControlOp, Exit, JobSpec, Lost, Origin, Outcome, RunReport, Seal, SealedRun,
+    TaskReport, job_id_of_key, job_id_of_nonce,
 };
 use crdt::notebook::Notebook;
 use crdt::replica::{Checkpoint, ForkProof, FoundingWords, Replica};

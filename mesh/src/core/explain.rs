@@ -46,7 +46,12 @@ impl<S: Shelf> Core<S> {
         let name = |node: NodeId| self.name_of(node);
         let mut summary = match (state, award) {
             (_, Some(claim)) if sealed => {
-                format!("{} on {}: attempt {}; why it ran there is no longer kept", state.name(), name(claim.owner), claim.attempt)
+                format!(
+                    "{} on {}: attempt {}; why it ran there is no longer kept",
+                    state.name(),
+                    name(claim.owner),
+                    claim.attempt
+                )
             }
             (JobState::Queued, _) => self.why_waiting(&spec, &offers, segment.map(|s| s.waiting)),
             (_, Some(claim)) => format!(

@@ -13,8 +13,8 @@ use crdt::shelf::{Shelf, Table};
 use super::Core;
 use crate::io::{Effect, Effects, Retention};
 use crate::limits::{
-    HISTORY_KEEPS_MS, PRUNE_GRACE_MS_MAX, RETAIN_FIRST_MS, RETAIN_REST_MS_MAX, RETAIN_STEP_BUNDLES, RETAIN_STEP_JOBS, RETAIN_STEP_MS,
-    RETAIN_STEP_SEALS,
+    HISTORY_KEEPS_MS, PRUNE_GRACE_MS_MAX, RETAIN_FIRST_MS, RETAIN_REST_MS_MAX, RETAIN_STEP_BUNDLES, RETAIN_STEP_JOBS,
+    RETAIN_STEP_MS, RETAIN_STEP_SEALS,
 };
 use crate::time::{Now, Time};
 
@@ -91,8 +91,10 @@ impl<S: Shelf> Core<S> {
             return;
         }
         let over = self.is_over_history();
-        let keep_ms = if over { HISTORY_KEEPS_MS.min(self.config.retention.keep_ms) } else { self.config.retention.keep_ms };
-        let finished: u64 = self.replica.job_counts().iter().filter(|(s, _)| s.is_final()).map(|(_, count)| count).sum();
+        let keep_ms =
+            if over { HISTORY_KEEPS_MS.min(self.config.retention.keep_ms) } else { self.config.retention.keep_ms };
+        let finished: u64 =
+            self.replica.job_counts().iter().filter(|(s, _)| s.is_final()).map(|(_, count)| count).sum();
         let most = if over { (finished / 8).max(RETAIN_STEP_SEALS) } else { u64::MAX };
         let old_ms = now.wall_ms.saturating_sub(keep_ms);
         let rows = self.replica.shelf().scan(Table::JobsByTime, &[], &self.retaining.jobs, RETAIN_STEP_JOBS);

@@ -81,6 +81,7 @@ pub(crate) struct World {
     pub(crate) sent: Vec<Vec<u8>>,
     /// Whether files that a node asks for ever come.
     pub(crate) files_come: bool,
+    retention: mesh::Retention,
     queue: BTreeMap<(u64, u64), Event>,
     serial: u64,
     requests: u64,
@@ -93,6 +94,11 @@ pub(crate) struct World {
 impl World {
     /// A mesh of `count` members that know each other and are not connected yet.
     pub(crate) fn new(seed: u64, count: usize) -> Self {
+        Self::keeping(seed, count, mesh::Retention::default())
+    }
+
+    /// The same, whose members keep old jobs for so long.
+    pub(crate) fn keeping(seed: u64, count: usize, retention: mesh::Retention) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let keys: Vec<SigningKey> = (0..count).map(|_| SigningKey::from_bytes(&rng.random())).collect();
         let shelf = found(&keys, &mut rng);
@@ -108,6 +114,7 @@ impl World {
             counts: BTreeMap::new(),
             sent: Vec::new(),
             files_come: true,
+            retention,
             queue: BTreeMap::new(),
             serial: 0,
             requests: 0,
@@ -371,7 +378,13 @@ impl World {
         let seed = self.rng.random();
         let node = &mut self.nodes[at];
         let replica = Replica::open(node.shelf.clone()).expect("the shelf holds a mesh");
-        let config = Config { seed, incarnation: now.wall_ms, hold_own_feed: false, retention: mesh::Retention::default(), offer: node.offer.clone() };
+        let config = Config {
+            seed,
+            incarnation: now.wall_ms,
+            hold_own_feed: false,
+            retention: self.retention,
+            offer: node.offer.clone(),
+        };
         node.core = Some(Core::new(node.key.clone(), replica, config, now));
         self.input(at, Input::Wake);
     }
