@@ -10,7 +10,10 @@
 //! put the input tree there before it asks for the task. `<workspace>/.v6` belongs to the cell (`HOME` and `TMPDIR`).
 
 pub mod child;
+#[cfg(target_os = "linux")]
+pub(crate) mod nursery;
 mod parent;
+mod process;
 mod wire;
 
 use std::path::PathBuf;
@@ -19,7 +22,7 @@ use crdt::ids::{JobId, TraceId};
 use serde::{Deserialize, Serialize};
 
 pub use crate::sandbox::SandboxKind;
-pub use parent::{Cell, CellHandle, WarmCell};
+pub use parent::{Cell, CellHandle, Cradle, WarmCell};
 
 /// The directory inside a workspace that belongs to the cell: `HOME` and `TMPDIR` lie in it, artifacts never do.
 pub const PRIVATE_DIR: &str = ".v6";

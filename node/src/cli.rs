@@ -143,8 +143,11 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     // A cell is started for each job: it does not wait for the whole command line to be built.
-    if std::env::args_os().nth(1).is_some_and(|word| word == "cell") {
-        return crate::cell::child::main();
+    match std::env::args_os().nth(1) {
+        Some(word) if word == "cell" => return crate::cell::child::main(),
+        #[cfg(target_os = "linux")]
+        Some(word) if word == crate::cell::nursery::WORD => return crate::cell::nursery::main(),
+        Some(_) | None => {}
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -305,7 +305,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         presence,
         blobs: blobs.blobs,
         logs: logs::Logs::open(&options.data_dir.join("logs"))?,
-        cells: exec::Cells::new(&options.data_dir),
+        cells: exec::Cells::new(&options.data_dir, sandbox),
         follows: logs::Follows::default(),
         events: web_gateway::event_ring::EventRing::new(now_ms() * 1_000),
         changes: changes::Changes::default(),

@@ -106,7 +106,8 @@ pub struct LogLength {
 
 #[derive(Debug)]
 struct Inner {
-    file: File,
+    /// Made with the first bytes: many short jobs write none.
+    file: Option<File>,
     /// Bytes of whole frames.
     whole: u64,
     /// Bytes of a frame whose end has not come yet (only while replicating).
@@ -134,15 +135,13 @@ impl LogStore {
         self.root.join(&job[..2]).join(job).join(format!("{}-{}-{}.log", key.attempt, key.start, key.owner))
     }
 
-    /// Opens a log, empty where there is none. Costs a read of the whole file, for its hash.
+    /// Opens a log, empty where there is none; its file is made with its first bytes. Costs a read of the whole file, for its
+    /// hash.
     ///
     /// # Errors
     /// [`LogError::Io`].
     pub fn log(&self, key: LogKey) -> Result<JobLog, LogError> {
-        let path = self.path(key);
-        let dir = path.parent().expect("a log lies in a directory");
-        std::fs::create_dir_all(dir).map_err(|source| LogError::Io { path: dir.to_owned(), source })?;
-        JobLog::open(path)
+        JobLog::open(self.path(key))
     }
 
     /// The logs of a job that are here, sorted.
@@ -190,19 +189,49 @@ impl LogStore {
     }
 }
 
+impl Inner {
+    /// The log's file, which is made where there is none.
+    fn file(&mut self, path: &Path) -> io::Result<&mut File> {
+        if self.file.is_none() {
+            std::fs::create_dir_all(path.parent().unwrap_or(path))?;
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            self.file = Some(options.open(path)?);
+        }
+        self.file.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Reads bytes that were written, and goes back to the end.
+    fn read_at(&mut self, path: &Path, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let back = self.whole;
+        let file = self.file(path)?;
+        let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(bytes));
+        file.seek(SeekFrom::Start(back)).and(read)
+    }
+}
+
 impl JobLog {
     fn open(path: PathBuf) -> Result<Self, LogError> {
         let fail = |source| LogError::Io { path: path.clone(), source };
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&path).map_err(fail)?;
-        let (whole, hasher) = frames::measure(&mut file).map_err(fail)?;
-        if file.metadata().map_err(fail)?.len() > whole {
-            file.set_len(whole).map_err(fail)?;
+        let (mut whole, mut hasher, mut there) = (0, blake3::Hasher::new(), None);
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(mut file) => {
+                (whole, hasher) = frames::measure(&mut file).map_err(fail)?;
+                if file.metadata().map_err(fail)?.len() > whole {
+                    file.set_len(whole).map_err(fail)?;
+                }
+                file.seek(SeekFrom::Start(whole)).map_err(fail)?;
+                there = Some(file);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fail(error)),
         }
-        file.seek(SeekFrom::Start(whole)).map_err(fail)?;
+        let file = there;
         let full = whole + NOTICE_ROOM_BYTES > LOG_BYTES_MAX;
         let inner = Inner { file, whole, partial: Vec::new(), hasher, full, sealed: None };
         let (len, _) = watch::channel(LogLength { bytes: whole, sealed: false });
@@ -258,9 +287,10 @@ impl JobLog {
         if bytes.is_empty() {
             return Ok(());
         }
-        if let Err(source) = inner.file.write_all(bytes) {
-            let whole = inner.whole;
-            let _ = inner.file.set_len(whole).and_then(|()| inner.file.seek(SeekFrom::Start(whole)));
+        let whole = inner.whole;
+        let file = inner.file(&self.path).map_err(|source| self.io(source))?;
+        if let Err(source) = file.write_all(bytes) {
+            let _ = file.set_len(whole).and_then(|()| file.seek(SeekFrom::Start(whole)));
             return Err(self.io(source));
         }
         inner.hasher.update(bytes);
@@ -313,9 +343,7 @@ impl JobLog {
         let differ = || LogError::Refused { at: offset, why: "they differ from the bytes that are there" };
         let stored = usize::try_from(inner.whole.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
         let mut there = vec![0; stored];
-        let back = inner.whole;
-        let read = inner.file.seek(SeekFrom::Start(offset)).and_then(|_| inner.file.read_exact(&mut there));
-        inner.file.seek(SeekFrom::Start(back)).and(read).map_err(|source| self.io(source))?;
+        inner.read_at(&self.path, offset, &mut there).map_err(|source| self.io(source))?;
         if there != bytes[..stored] {
             return Err(differ());
         }
@@ -333,11 +361,7 @@ impl JobLog {
         let mut inner = self.lock();
         let left = usize::try_from(inner.whole.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; left.min(max).min(READ_BYTES_MAX)];
-        if !bytes.is_empty() {
-            let back = inner.whole;
-            let read = inner.file.seek(SeekFrom::Start(offset)).and_then(|_| inner.file.read_exact(&mut bytes));
-            inner.file.seek(SeekFrom::Start(back)).and(read).map_err(|source| self.io(source))?;
-        }
+        inner.read_at(&self.path, offset, &mut bytes).map_err(|source| self.io(source))?;
         Ok(bytes)
     }
 
@@ -370,8 +394,8 @@ impl JobLog {
     /// # Errors
     /// [`LogError::Io`].
     pub fn sync(&self) -> Result<(), LogError> {
-        let file = self.lock().file.try_clone().map_err(|source| self.io(source))?;
-        file.sync_data().map_err(|source| self.io(source))
+        let file = self.lock().file.as_ref().map(File::try_clone).transpose().map_err(|source| self.io(source))?;
+        file.map_or(Ok(()), |file| file.sync_data()).map_err(|source| self.io(source))
     }
 
     /// Completes the log: never longer, named by its hash. Sealing again gives the same answer.

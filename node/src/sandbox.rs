@@ -113,6 +113,15 @@ pub fn confine(kind: SandboxKind, grants: &Grants) -> Result<Vec<String>, Sandbo
     }
 }
 
+/// Does ahead what processes that are forked from this one and confined with such hidden paths and home would each do.
+#[cfg(target_os = "linux")]
+pub fn prepare(kind: SandboxKind, hidden: &[PathBuf], owner_home: Option<&std::path::Path>) {
+    if kind == SandboxKind::Landlock {
+        let (hidden, owner_home) = (hidden.to_vec(), owner_home.map(std::path::Path::to_owned));
+        landlock::open_ahead(&Grants { hidden, owner_home, ..Grants::default() });
+    }
+}
+
 /// Confines this process: on this system only `none` exists.
 ///
 /// # Errors

@@ -51,4 +51,4 @@ fn now_ms() -> u64 {
 }
 
 #[cfg(target_os = "linux")]
-pub(super) use setup::grants;
+pub(super) use {setup::grants, wait::ignore_requests};

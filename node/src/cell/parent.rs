@@ -2,15 +2,14 @@
 
 use std::ffi::OsString;
 use std::ops::Range;
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
+use super::process::{Life, Process};
 use super::wire::{self, COMMAND_BYTES_MAX, Command, EVENT_BYTES_MAX, Hello, MARK_VARIABLE, Message};
 use super::{
     COMMANDS_QUEUED_MAX, CellError, CellEvent, CellSpec, Death, EVENTS_QUEUED_MAX, KillReason, KillTarget,
@@ -31,7 +30,16 @@ pub struct Cell;
 
 /// A cell's process that was started ahead and waits to hear what it is for. Dropping it ends it.
 #[derive(Debug)]
-pub struct WarmCell(Child);
+pub struct WarmCell(Process);
+
+/// Where cells come from: on Linux they are forked by a process that is started once, elsewhere each is a program's start.
+#[derive(Debug)]
+pub struct Cradle {
+    /// How most cells will be confined, and what they will not see.
+    expected: (SandboxKind, Vec<PathBuf>),
+    #[cfg(target_os = "linux")]
+    nursery: std::sync::Mutex<Option<super::nursery::Nursery>>,
+}
 
 /// A running cell. Dropping it kills the cell and every process of its job.
 #[derive(Debug)]
@@ -51,14 +59,6 @@ impl Cell {
     /// [`CellError::Spec`] and [`CellError::Spawn`].
     pub fn spawn(exe: &Path, spec: CellSpec) -> Result<(CellHandle, mpsc::Receiver<CellEvent>), CellError> {
         Self::spawn_in(None, exe, spec)
-    }
-
-    /// Starts a process ahead, for any job that runs in no namespaces of its own (not [`SandboxKind::Bwrap`]).
-    ///
-    /// # Errors
-    /// [`CellError::Spawn`].
-    pub fn warm(exe: &Path) -> Result<WarmCell, CellError> {
-        start(&[exe.into(), "cell".into()]).map(WarmCell)
     }
 
     /// As [`Cell::spawn`], in a process that was started ahead, where there is one that serves.
@@ -86,22 +86,62 @@ impl Cell {
                 "its command and environment take more than {COMMAND_BYTES_MAX} bytes"
             )));
         }
-        let serves = |warm: &mut WarmCell| !hello.inside_bwrap && matches!(warm.0.try_wait(), Ok(None));
-        let mut child = match warm.and_then(|mut warm| serves(&mut warm).then_some(warm)) {
+        let serves = |warm: &mut WarmCell| !hello.inside_bwrap && warm.0.is_alive();
+        let Process { stdin, stdout, stderr, life } = match warm.and_then(|mut warm| serves(&mut warm).then_some(warm))
+        {
             Some(warm) => warm.0,
-            None => start(&command_line(exe, &hello)?)?,
-        };
-        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            unreachable!("all three were asked for");
+            None => Process::start(&command_line(exe, &hello)?)?,
         };
         let (commands, command_rx) = mpsc::channel(COMMANDS_QUEUED_MAX);
         let (events, event_rx) = mpsc::channel(EVENTS_QUEUED_MAX);
         let (alive, dropped) = oneshot::channel();
         tokio::spawn(command(stdin, first, command_rx, dropped));
-        let marks = Marks { pid: child.id(), mark: hello.mark };
-        tokio::spawn(oversee(child, stdout, stderr, events, marks, cores));
+        let marks = Marks { pid: life.id(), mark: hello.mark };
+        tokio::spawn(oversee(life, stdout, stderr, events, marks, cores));
         Ok((CellHandle { commands, _alive: alive }, event_rx))
+    }
+}
+
+impl Cradle {
+    /// A cradle for cells that will mostly be confined like this: they are made faster. It serves any other as well.
+    #[must_use]
+    pub fn new(sandbox: SandboxKind, hidden: Vec<PathBuf>) -> Self {
+        Self {
+            expected: (sandbox, hidden),
+            #[cfg(target_os = "linux")]
+            nursery: std::sync::Mutex::default(),
+        }
+    }
+
+    /// A cell's process for any job that runs in no namespaces of its own (not [`SandboxKind::Bwrap`]); needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`CellError::Spawn`].
+    pub fn warm(&self, exe: &Path) -> Result<WarmCell, CellError> {
+        #[cfg(target_os = "linux")]
+        match self.forked(exe) {
+            Ok(process) => return Ok(WarmCell(process)),
+            Err(error) => tracing::debug!(%error, "a cell is started without its nursery"),
+        }
+        Process::start(&[exe.into(), "cell".into()]).map(WarmCell)
+    }
+
+    /// A cell from the nursery, which is started when there is none.
+    #[cfg(target_os = "linux")]
+    fn forked(&self, exe: &Path) -> std::io::Result<Process> {
+        let mut nursery = self.nursery.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if nursery.is_none() {
+            *nursery = Some(super::nursery::Nursery::start(exe, self.expected.0, &self.expected.1)?);
+        }
+        let forked = nursery.as_ref().map(super::nursery::Nursery::fork);
+        match forked {
+            Some(Ok(process)) => Ok(process),
+            Some(Err(error)) => {
+                *nursery = None;
+                Err(error)
+            }
+            None => Err(std::io::Error::other("there is none")),
+        }
     }
 }
 
@@ -135,19 +175,6 @@ impl CellHandle {
             mpsc::error::TrySendError::Closed(_) => CellError::Gone,
         })
     }
-}
-
-fn start(line: &[OsString]) -> Result<Child, CellError> {
-    tokio::process::Command::new(&line[0])
-        .args(&line[1..])
-        .env_clear()
-        .envs(process::system_environment())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(CellError::Spawn)
 }
 
 fn check(spec: &CellSpec) -> Result<(), CellError> {
@@ -189,7 +216,7 @@ fn command_line(exe: &Path, _hello: &Hello) -> Result<Vec<OsString>, CellError> 
 
 /// Writes commands until the handle is dropped; then stdin closes, which is the cell's order to die.
 async fn command(
-    mut stdin: ChildStdin,
+    mut stdin: impl AsyncWrite + Unpin,
     first: Vec<u8>,
     mut commands: mpsc::Receiver<Command>,
     mut dropped: oneshot::Receiver<()>,
@@ -232,9 +259,9 @@ fn fresh_mark() -> String {
 
 /// Hears the cell until it ends, and cleans up after it.
 async fn oversee(
-    mut child: Child,
-    stdout: ChildStdout,
-    stderr: ChildStderr,
+    mut life: Life,
+    stdout: impl AsyncRead + Unpin,
+    stderr: impl AsyncRead + Send + Unpin + 'static,
     events: mpsc::Sender<CellEvent>,
     marks: Marks,
     cores: CoreLease,
@@ -244,13 +271,13 @@ async fn oversee(
     let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
     let mut status = None;
     if !matches!(end, End::Garbled(_)) && !events.is_closed() {
-        status = tokio::time::timeout(grace, child.wait()).await.ok();
+        status = tokio::time::timeout(grace, life.wait()).await.ok();
     }
     let status = match status {
         Some(status) => status,
         None => {
-            let _ = child.start_kill();
-            child.wait().await
+            life.kill();
+            life.wait().await
         }
     };
     let orderly = matches!(end, End::Bye);
@@ -283,7 +310,7 @@ enum End {
     Closed,
 }
 
-async fn hear(mut stdout: ChildStdout, events: &mpsc::Sender<CellEvent>) -> End {
+async fn hear(mut stdout: impl AsyncRead + Unpin, events: &mpsc::Sender<CellEvent>) -> End {
     let mut bytes: Vec<u8> = Vec::with_capacity(READ_BYTES);
     loop {
         let mut at = 0;
@@ -318,7 +345,7 @@ async fn hear(mut stdout: ChildStdout, events: &mpsc::Sender<CellEvent>) -> End 
 }
 
 /// The last bytes that a cell or bwrap wrote to stderr.
-async fn tail(mut stderr: ChildStderr) -> String {
+async fn tail(mut stderr: impl AsyncRead + Unpin) -> String {
     let mut kept = Vec::new();
     while let Ok(1..) = stderr.read_buf(&mut kept).await {
         let surplus = kept.len().saturating_sub(STDERR_BYTES_MAX);

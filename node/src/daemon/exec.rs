@@ -22,7 +22,7 @@ use places::{CHECKPOINTS, Places, WORKSPACE};
 
 use super::{Shared, artifacts, now_ms};
 use crate::blobs::{BlobRef, Pin};
-use crate::cell::{Cell, CellEvent, CellSpec, Death, KillReason, KillTarget, WarmCell};
+use crate::cell::{Cell, CellEvent, CellSpec, Cradle, Death, KillReason, KillTarget, SandboxKind, WarmCell};
 use crate::joblog::{JobLog, LogKey};
 use crate::platform::files;
 
@@ -51,15 +51,22 @@ pub(super) struct Work {
 pub(crate) struct Cells {
     running: Mutex<BTreeMap<(JobId, ClaimId), mpsc::Sender<Exit>>>,
     warm: Mutex<Option<WarmCell>>,
+    cradle: Cradle,
     copies: Semaphore,
     places: Arc<Places>,
 }
 
 impl Cells {
-    pub(super) fn new(data_dir: &Path) -> Self {
+    pub(super) fn new(data_dir: &Path, sandbox: SandboxKind) -> Self {
         let copies = Semaphore::new(copies::SERVED_MAX);
         let places = Arc::new(Places::new(work_dir(data_dir)));
-        Self { running: Mutex::default(), warm: Mutex::default(), copies, places }
+        Self {
+            running: Mutex::default(),
+            warm: Mutex::default(),
+            cradle: Cradle::new(sandbox, vec![data_dir.to_owned()]),
+            copies,
+            places,
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(JobId, ClaimId), mpsc::Sender<Exit>>> {
@@ -76,7 +83,7 @@ impl Cells {
     pub(super) fn keep_warm(&self) {
         let mut warm = self.warm.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if warm.is_none() {
-            *warm = std::env::current_exe().ok().and_then(|exe| Cell::warm(&exe).ok());
+            *warm = std::env::current_exe().ok().and_then(|exe| self.cradle.warm(&exe).ok());
         }
     }
 

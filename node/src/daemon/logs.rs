@@ -50,8 +50,10 @@ impl Logs {
         Ok(log)
     }
 
+    /// Whether the log is here, or somebody here is about to write it.
     fn exists(&self, key: LogKey) -> bool {
-        self.store.path(key).exists()
+        let open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        open.get(&key).is_some_and(|log| log.strong_count() > 0) || self.store.path(key).exists()
     }
 
     /// Jobs of which there is a log here.

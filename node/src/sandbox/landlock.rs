@@ -1,6 +1,8 @@
 //! Files by Landlock: the job's directories writable, the system readable, the rest out of reach; signals scoped.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ::landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd, Ruleset,
@@ -14,6 +16,9 @@ const ABI_MIN: ABI = ABI::V3;
 /// The newest interface whose rights are asked for where the kernel has them.
 const ABI_MAX: ABI = ABI::V7;
 
+/// Time for which what was opened ahead is used.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+
 /// Confines this process to what is granted.
 pub(super) fn apply(grants: &Grants) -> Result<Vec<String>, SandboxError> {
     let all = AccessFs::from_all(ABI_MAX);
@@ -25,17 +30,62 @@ pub(super) fn apply(grants: &Grants) -> Result<Vec<String>, SandboxError> {
             .map_err(|_| SandboxError::Path { path: path.clone(), source: std::io::Error::last_os_error() })?;
         rules = rules.add_rule(PathBeneath::new(fd, write)).map_err(unavailable)?;
     }
-    for path in paths::readable(grants) {
+    for path in paths::readable_besides(grants) {
         rules = add(rules, &path, read)?;
     }
-    for path in paths::DEVICES {
-        rules = add(rules, Path::new(path), AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev)?;
+    let system = System::of(grants);
+    for (fd, access) in &system.opened {
+        rules = rules.add_rule(PathBeneath::new(fd, *access)).map_err(unavailable)?;
     }
     let status = rules.restrict_self().map_err(unavailable)?;
     if status.ruleset == RulesetStatus::NotEnforced || !status.no_new_privs {
         return Err(missing("the kernel did not put it in force".to_owned()));
     }
     Ok(notes(status.landlock))
+}
+
+/// What every job may reach of this machine, opened: to find and open it costs more than to grant it.
+struct System {
+    hidden: Vec<PathBuf>,
+    owner_home: Option<PathBuf>,
+    opened: Vec<(PathFd, BitFlags<AccessFs>)>,
+    made: Instant,
+}
+
+/// What was opened ahead, for processes that are forked from this one.
+static AHEAD: Mutex<Option<Arc<System>>> = Mutex::new(None);
+
+impl System {
+    /// What was opened ahead for such grants, else what is found now.
+    fn of(grants: &Grants) -> Arc<Self> {
+        let ahead = AHEAD.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*ahead {
+            Some(system) if system.fits(grants) => Arc::clone(system),
+            Some(_) | None => Arc::new(Self::open(grants)),
+        }
+    }
+
+    fn fits(&self, grants: &Grants) -> bool {
+        self.hidden == grants.hidden && self.owner_home == grants.owner_home
+    }
+
+    fn open(grants: &Grants) -> Self {
+        let read = AccessFs::from_read(ABI_MAX);
+        let devices = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+        let readable = paths::readable_system(grants).into_iter().map(|path| (path, read));
+        let devices = paths::DEVICES.iter().map(|path| (PathBuf::from(path), devices));
+        let opened = readable.chain(devices).filter_map(|(path, access)| open(&path, access)).collect();
+        Self { hidden: grants.hidden.clone(), owner_home: grants.owner_home.clone(), opened, made: Instant::now() }
+    }
+}
+
+/// Opens ahead what every job with such grants may reach, unless that was done a short time ago: what the owner installs
+/// meanwhile is not in reach of jobs before.
+pub(super) fn open_ahead(grants: &Grants) {
+    let mut ahead = AHEAD.lock().unwrap_or_else(PoisonError::into_inner);
+    if ahead.as_ref().is_none_or(|system| !system.fits(grants) || system.made.elapsed() > AHEAD_MAX) {
+        *ahead = Some(Arc::new(System::open(grants)));
+    }
 }
 
 /// Whether the kernel has what [`apply`] needs.
@@ -56,10 +106,15 @@ fn ruleset(network: bool) -> Result<RulesetCreated, RulesetError> {
     rules.create()
 }
 
-/// Adds a rule for a path that may be missing; a file takes only the rights that files have.
+/// Opens a path that may be missing; a file takes only the rights that files have.
+fn open(path: &Path, access: BitFlags<AccessFs>) -> Option<(PathFd, BitFlags<AccessFs>)> {
+    let (fd, meta) = (PathFd::new(path).ok()?, std::fs::metadata(path).ok()?);
+    Some((fd, if meta.is_dir() { access } else { access & AccessFs::from_file(ABI_MAX) }))
+}
+
+/// Adds a rule for a path that may be missing.
 fn add(rules: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Result<RulesetCreated, SandboxError> {
-    let (Ok(fd), Ok(meta)) = (PathFd::new(path), std::fs::metadata(path)) else { return Ok(rules) };
-    let access = if meta.is_dir() { access } else { access & AccessFs::from_file(ABI_MAX) };
+    let Some((fd, access)) = open(path, access) else { return Ok(rules) };
     rules.add_rule(PathBeneath::new(fd, access)).map_err(unavailable)
 }
 

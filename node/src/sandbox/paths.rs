@@ -77,17 +77,21 @@ pub(super) fn hidden(grants: &Grants) -> Vec<PathBuf> {
     hidden.into_iter().filter_map(|path| path.canonicalize().ok()).collect()
 }
 
-/// Everything readable, free of what is hidden; canonical paths.
-pub(super) fn readable(grants: &Grants) -> Vec<PathBuf> {
-    let hidden = hidden(grants);
+/// What every job may read of this machine, free of what is hidden; canonical paths.
+pub(super) fn readable_system(grants: &Grants) -> Vec<PathBuf> {
     let home_toolchains = grants.owner_home.as_deref().map(toolchains).unwrap_or_default();
-    let mut roots: Vec<PathBuf> = system_dirs()
-        .into_iter()
-        .chain(KERNEL_DIRS.iter().map(PathBuf::from))
-        .chain(home_toolchains)
-        .chain(grants.read_only.iter().cloned())
-        .filter_map(|path| path.canonicalize().ok())
-        .collect();
+    let roots = system_dirs().into_iter().chain(KERNEL_DIRS.iter().map(PathBuf::from)).chain(home_toolchains);
+    without_hidden(roots, grants)
+}
+
+/// What this job may read besides, free of what is hidden; canonical paths.
+pub(super) fn readable_besides(grants: &Grants) -> Vec<PathBuf> {
+    if grants.read_only.is_empty() { Vec::new() } else { without_hidden(grants.read_only.iter().cloned(), grants) }
+}
+
+fn without_hidden(roots: impl Iterator<Item = PathBuf>, grants: &Grants) -> Vec<PathBuf> {
+    let hidden = hidden(grants);
+    let mut roots: Vec<PathBuf> = roots.filter_map(|path| path.canonicalize().ok()).collect();
     roots.sort();
     roots.dedup();
     let mut granted = Vec::new();
@@ -142,7 +146,7 @@ mod tests {
         std::fs::create_dir_all(home.join(".cargo/registry")).unwrap();
         std::fs::write(home.join(".cargo/credentials.toml"), "token").unwrap();
         let grants = Grants { owner_home: Some(home.clone()), ..Grants::default() };
-        let granted = readable(&grants);
+        let granted = readable_system(&grants);
         assert!(granted.contains(&home.join(".cargo/registry")));
         assert!(!granted.iter().any(|path| home.join(".cargo/credentials.toml").starts_with(path)));
     }

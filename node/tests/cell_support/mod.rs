@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crdt::ids::{JobId, TraceId};
-use node::cell::{Cell, CellEvent, CellHandle, CellSpec, Exit, SandboxKind, Stream};
+use node::cell::{Cell, CellEvent, CellHandle, CellSpec, Cradle, Exit, SandboxKind, Stream};
 use tokio::sync::mpsc::Receiver;
 
 pub struct Rig {
     pub dir: tempfile::TempDir,
     pub job: JobId,
     kind: SandboxKind,
+    cradle: Cradle,
 }
 
 pub fn exe() -> &'static Path {
@@ -27,7 +28,8 @@ impl Rig {
         let mut job = [0; 16];
         let name = dir.path().file_name().unwrap().as_encoded_bytes();
         job[..10].copy_from_slice(&name[..10]);
-        Self { dir, job: JobId(job), kind }
+        let cradle = Cradle::new(kind, vec![dir.path().to_owned()]);
+        Self { dir, job: JobId(job), kind, cradle }
     }
 
     pub fn workspace(&self) -> PathBuf {
@@ -66,7 +68,8 @@ impl Rig {
     }
 
     pub fn spawn(&self, spec: CellSpec) -> (CellHandle, Receiver<CellEvent>) {
-        Cell::spawn(exe(), spec).unwrap()
+        // As the node does: forked by the nursery, but for bwrap.
+        Cell::spawn_in(Some(self.cradle.warm(exe()).unwrap()), exe(), spec).unwrap()
     }
 
     pub async fn run(&self, spec: CellSpec, tasks: Range<u32>, parallel: u32) -> Run {

@@ -79,7 +79,7 @@ fn ended(pid: i32, status: i32, usage: &libc::rusage) -> Ended {
 /// must outlive that to end its tasks. Its node ends it by closing its stdin. A handler that does nothing, unlike a mask or
 /// an ignored signal, is not inherited by the tasks.
 #[allow(unsafe_code, reason = "signal handlers have no safe wrapper")]
-pub(super) fn ignore_requests() {
+pub(in crate::cell) fn ignore_requests() {
     extern "C" fn nothing(_signal: libc::c_int) {}
     // SAFETY: all zeros is a valid `sigaction`: no flags, an empty mask. The handler does nothing, which is safe at any point.
     unsafe {
