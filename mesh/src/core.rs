@@ -417,8 +417,32 @@ impl<S: Shelf> Core<S> {
         }
     }
 
+    /// Whether a job is done; while its submitter is away, whether it is if what is there is accepted: then what waits for it
+    /// goes on all the same.
     fn is_done(&self, id: &JobId) -> bool {
-        self.state_of(id) == Some(crdt::job::JobState::Done)
+        use crdt::job::JobState;
+        let provisional = || {
+            let job = self.replica.cached_job(id)?;
+            let (submitter, _) = job.spec()?;
+            job.provisional_state().filter(|_| self.is_away(submitter))
+        };
+        self.state_of(id) == Some(JobState::Done) || provisional() == Some(JobState::Done)
+    }
+
+    /// Whether a node cannot be heard.
+    #[must_use]
+    pub fn is_away(&self, node: &NodeId) -> bool {
+        *node != self.me && !self.is_connected(node)
+    }
+
+    /// Whether this node accepts what comes of a node's jobs: of its own, and as an admin of those of a member that was revoked.
+    /// Of several admins the one with the lowest id does.
+    fn settles_for(&self, submitter: &NodeId) -> bool {
+        let roster = self.replica.roster();
+        let is_admin = |node: &NodeId| roster.role(node).is_some_and(|role| role.may_administer());
+        let revoked = || roster.revoked.contains_key(submitter) && is_admin(&self.me);
+        let lower = || self.peers.iter().any(|(node, peer)| peer.connected && *node < self.me && is_admin(node));
+        *submitter == self.me || (revoked() && !lower())
     }
 
     fn tick_forget(&mut self, now: Now) {

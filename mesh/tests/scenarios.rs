@@ -154,3 +154,65 @@ fn a_job_that_nobody_can_run_is_durable_on_a_second_node_before_it_is_acknowledg
     let ack = answer.as_ref().expect("it is acknowledged");
     assert!(ack.durable_on >= 2 && ack.warnings[0].is_some(), "{ack:?}");
 }
+
+/// Submits a job and one that waits for it, at two seconds.
+fn submit_two(world: &mut World, at: usize) -> [JobId; 2] {
+    let node = &world.nodes[at];
+    let person = node.core.as_ref().expect("it runs").replica().roster().person(&node.id).expect("a member");
+    let ids = [JobId([1; 16]), JobId([2; 16])];
+    let spec = |after: &[JobId]| JobSpec {
+        command: vec!["work".into(), "3000".into()],
+        after: after.to_vec(),
+        person,
+        created_ms: WALL_MS,
+        ..JobSpec::default()
+    };
+    let jobs = vec![(ids[0], spec(&[])), (ids[1], spec(&ids[..1]))];
+    world.at_ms(2_000, Event::Command(at, Command::Submit(jobs)));
+    ids
+}
+
+fn states(world: &World, at: usize, ids: [JobId; 2]) -> [(Option<JobState>, Option<JobState>); 2] {
+    let replica = world.nodes[at].core.as_ref().expect("it runs").replica();
+    ids.map(|id| match replica.cached_job(&id) {
+        Some(job) => (job.state(), job.provisional_state()),
+        None => (replica.job_row(id).and_then(|row| row.state()), None),
+    })
+}
+
+#[test]
+fn a_graph_goes_on_while_its_submitter_is_away_and_is_accepted_when_it_is_back() {
+    for seed in 40..44 {
+        let mut world = World::new(seed, 4);
+        let ids = submit_two(&mut world, 1);
+        world.at_ms(3_500, Event::Crash(1));
+        world.run_until_ms(60_000, |_| false);
+        let provisional = (Some(JobState::Running), Some(JobState::Done));
+        // What the submitter itself ran is attempted again by another.
+        assert_eq!(states(&world, 2, ids), [provisional; 2], "seed {seed}");
+        world.at_ms(60_000, Event::Restart(1));
+        world.run_until_ms(90_000, |_| false);
+        for at in 0..4 {
+            assert_eq!(states(&world, at, ids), [(Some(JobState::Done), None); 2], "seed {seed}, node {at}");
+        }
+    }
+}
+
+#[test]
+fn an_admin_accepts_what_comes_of_the_jobs_of_a_revoked_member() {
+    let mut world = World::new(45, 4);
+    let ids = submit_two(&mut world, 3);
+    world.run_until_ms(3_500, |_| false);
+    let revoked = world.nodes[3].id;
+    let head = world.nodes[0].core.as_ref().expect("it runs").replica().feeds().get(&revoked).cloned();
+    let head = head.expect("it has written");
+    let words = Revocation { last_seq: head.seq, last_hash: head.hash, reason: "lost".into(), recovery: None };
+    let change = Change::register(DocId::ROSTER, &Key::Revoke(revoked), &words);
+    world.at_ms(3_600, Event::Command(0, Command::Write(vec![change])));
+    world.at_ms(3_700, Event::Crash(3));
+    world.run_until_ms(90_000, |_| false);
+    for at in 0..3 {
+        assert_eq!(states(&world, at, ids), [(Some(JobState::Done), None); 2], "node {at}");
+        assert_eq!(seen(&world, at, revoked).0, seen(&world, 0, revoked).0, "one state");
+    }
+}

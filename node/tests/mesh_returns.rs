@@ -85,3 +85,39 @@ fn members_find_each_other_after_every_order_of_restarts() {
     let (beta, gamma) = (Node::start(&place("b"), &[]), Node::start(&place("c"), &fresh));
     whole(&[&beta, &gamma], 1);
 }
+
+#[test]
+fn a_graph_ends_while_its_submitter_is_away_and_is_accepted_when_it_is_back() {
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    let beta = Node::up(root.path(), "beta", &["--slots", "1", "--join", &alpha.ticket("worker")]);
+    let run = |args: &[&str]| {
+        let submitted = alpha.json(&[&["run", "--detach", "--json"], args].concat());
+        submitted["job"].as_str().expect("an id").to_owned()
+    };
+    let first = run(&["--", "sh", "-c", "sleep 2; echo first"]);
+    let second = run(&["--after", &first, "--output", "out", "--", "sh", "-c", "echo second | tee out"]);
+    let show = |node: &Node, job: &str| node.json(&["job", "show", job, "--json"]);
+    beta.wait("its start", |beta| show(beta, &first)["state"] == "running");
+    beta.wait("the graph", |beta| beta.json(&["jobs", "--json"]).as_array().is_some_and(|jobs| jobs.len() == 2));
+    alpha.kill();
+    for job in [&first, &second] {
+        let followed = beta.v6(&["logs", "-f", job]);
+        assert!(followed.status.success());
+        let shown = show(&beta, job);
+        assert_eq!((&shown["state"], &shown["provisional"]), (&"done".into(), &true.into()), "{shown}");
+        assert_eq!(shown["tasks"][0]["accepted_attempt"], 1);
+    }
+    assert_eq!(String::from_utf8_lossy(&beta.v6(&["logs", &second]).stdout), "second\n");
+    let done = |node: &Node| node.json(&["status", "--json"])["jobs"]["done"] == 2;
+    assert!(done(&beta));
+    let alpha = Node::again(root.path(), "alpha", &["--slots", "0"]);
+    for node in [&alpha, &beta] {
+        node.wait("acceptance", |node| {
+            [&first, &second]
+                .iter()
+                .all(|job| show(node, job)["state"] == "done" && show(node, job)["provisional"] == false)
+        });
+        assert!(done(node));
+    }
+}

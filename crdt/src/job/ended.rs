@@ -16,7 +16,7 @@ impl Job {
         if !self.state()?.is_final() {
             return None;
         }
-        let accepts = fold::accepts(self, *self.spec()?.0);
+        let accepts = fold::accepts(self, *self.spec()?.0, self.view.adopted());
         let mut accepted: BTreeMap<(u32, NodeId), Vec<TaskRange>> = BTreeMap::new();
         for (range, accept) in &accepts {
             if let Some(node) = accept.node {

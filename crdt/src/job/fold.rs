@@ -5,11 +5,12 @@
 //! claim that loses to no other (see [`beats`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::values::{Accept, Basis, Claim, ControlOp, JobSpec, Outcome, TaskReport};
-use super::{ClaimId, Job};
+use super::{ClaimId, Job, Written};
 use crate::doc::TaskRange;
 use crate::ids::{JobId, NodeId};
 use crate::limits::{ATTEMPTS_MAX, LOST_ATTEMPTS_MAX, TASKS_PER_JOB_MAX};
@@ -146,6 +147,8 @@ pub(super) struct View {
     pub(super) cancelled: bool,
     pub(super) priority: i32,
     pub(super) segments: Vec<Segment>,
+    /// Acceptances by admins that count, since the submitter is revoked.
+    adopted: Vec<(NodeId, TaskRange)>,
     counts: [u32; 7],
     voids: BTreeSet<ClaimId>,
     longest: u32,
@@ -157,6 +160,11 @@ pub(super) struct Summary(Option<NodeId>, bool, i32, [u32; 7], Option<JobState>)
 impl View {
     pub(super) fn summary(&self) -> Summary {
         Summary(self.submitter, self.cancelled, self.priority, self.counts, self.state())
+    }
+
+    /// Acceptances by admins that count.
+    pub(super) fn adopted(&self) -> &[(NodeId, TaskRange)] {
+        &self.adopted
     }
 
     fn count(&self, state: JobState) -> u32 {
@@ -197,6 +205,7 @@ pub(super) fn fold(job: &Job, roster: &Roster) -> View {
     controls(job, roster, spec, &mut view);
     view.longest = job.facts().claims.keys().map(|id| id.range.len()).max().unwrap_or(0);
     view.voids = void_claims(job, roster, spec);
+    view.adopted = adopted(job, *submitter, roster);
     segments(job, *submitter, spec, &mut view);
     view
 }
@@ -213,7 +222,7 @@ pub(super) fn fold_sealed(job: &Job, by: NodeId) -> View {
 }
 
 fn segments(job: &Job, submitter: NodeId, spec: &JobSpec, view: &mut View) {
-    let accepts = accepts(job, submitter);
+    let accepts = accepts(job, submitter, &view.adopted);
     for range in elementary(job, spec, &accepts) {
         let accept = accepts.iter().find(|(r, _)| r.contains(range.start)).map(|(_, accept)| *accept);
         let (state, waiting) = task(job, view, spec, range.start, accept);
@@ -264,8 +273,26 @@ fn controls(job: &Job, roster: &Roster, spec: &JobSpec, view: &mut View) {
     }
 }
 
-/// The submitter's acceptances that count: of two over one task the one written first, so the later is cut out by order.
-pub(super) fn accepts(job: &Job, submitter: NodeId) -> Vec<(TaskRange, &Accept)> {
+/// Acceptances of the jobs of a revoked submitter by those who adopt them: admins, the earliest stated first.
+fn adopted(job: &Job, submitter: NodeId, roster: &Roster) -> Vec<(NodeId, TaskRange)> {
+    if !roster.revoked.contains_key(&submitter) {
+        return Vec::new();
+    }
+    let counting = job.facts().accepts.iter().filter(|((author, _), written)| {
+        *author != submitter && roster.role_at(author, written.seq).is_some_and(|role| role.may_administer())
+    });
+    let mut found: Vec<_> = counting.map(|(key, written)| (written.value.at_ms, *key)).collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, key)| key).collect()
+}
+
+/// The acceptances that count, the submitter's before those of who adopts its jobs: of two over one task the one written
+/// first, so the later is cut out by order.
+pub(super) fn accepts<'a>(
+    job: &'a Job,
+    submitter: NodeId,
+    adopted: &[(NodeId, TaskRange)],
+) -> Vec<(TaskRange, &'a Accept)> {
     let mut found: Vec<_> = job
         .facts()
         .accepts
@@ -274,7 +301,9 @@ pub(super) fn accepts(job: &Job, submitter: NodeId) -> Vec<(TaskRange, &Accept)>
         .map(|((_, range), w)| (w.seq, *range, &w.value))
         .collect();
     found.sort_by_key(|(seq, range, _)| (*seq, *range));
-    found.into_iter().map(|(_, range, accept)| (range, accept)).collect()
+    let own = found.into_iter().map(|(_, range, accept)| (range, accept));
+    let adopted = adopted.iter().filter_map(|key| Some((key.1, &job.facts().accepts.get(key)?.value)));
+    own.chain(adopted).collect()
 }
 
 /// Ranges within which no claim, acceptance or ended task begins or ends.
@@ -441,6 +470,52 @@ impl Job {
         self.view.priority
     }
 
+    /// What the job comes to if what is there is accepted; `None` while it is not over, and once it is accepted.
+    #[must_use]
+    pub fn provisional_state(&self) -> Option<JobState> {
+        if self.state()?.is_final() {
+            return None;
+        }
+        let outcome = |segment: &Segment| match segment.waiting {
+            Waiting::Acceptance(_, Outcome::Done) => Some(JobState::Done),
+            Waiting::Acceptance(..) => Some(JobState::Failed),
+            Waiting::Nobody => Some(segment.state),
+            Waiting::Claim { .. } | Waiting::Owner(_) | Waiting::GivingUp(_) => None,
+        };
+        let found = self.view.segments.iter().map(outcome).collect::<Option<BTreeSet<_>>>()?;
+        let ended = [JobState::Failed, JobState::Cancelled, JobState::Skipped];
+        Some(ended.into_iter().find(|state| found.contains(state)).unwrap_or(JobState::Done))
+    }
+
+    /// The job as it is if what is there is accepted, to be shown while its submitter is away; `None` as in
+    /// [`Job::provisional_state`].
+    #[must_use]
+    pub fn provisional(&self) -> Option<Self> {
+        self.provisional_state()?;
+        let submitter = self.view.submitter?;
+        let mut job = self.clone();
+        for segment in &self.view.segments {
+            if let Waiting::Acceptance(claim, outcome) = segment.waiting {
+                let accept = Accept {
+                    outcome,
+                    attempt: claim.attempt,
+                    node: Some(claim.owner),
+                    because: None,
+                    at_risk: false,
+                    reason: String::new(),
+                    at_ms: 0,
+                };
+                job.registers.accepts.insert((submitter, segment.range), Written { seq: u64::MAX, value: accept });
+            }
+        }
+        let spec = job.spec().map(|(_, spec)| Arc::clone(spec))?;
+        let mut view = std::mem::take(&mut job.view);
+        (view.segments, view.counts) = (Vec::new(), [0; 7]);
+        segments(&job, submitter, &spec, &mut view);
+        job.view = view;
+        Some(job)
+    }
+
     /// Neighbouring tasks with one state, ascending, all tasks covered.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
@@ -466,7 +541,10 @@ impl Job {
     #[must_use]
     pub fn accepted(&self, index: u32) -> Option<&Accept> {
         let submitter = self.view.submitter?;
-        accepts(self, submitter).into_iter().find(|(range, _)| range.contains(index)).map(|(_, accept)| accept)
+        accepts(self, submitter, &self.view.adopted)
+            .into_iter()
+            .find(|(range, _)| range.contains(index))
+            .map(|(_, accept)| accept)
     }
 
     /// Whether a claim counts for nothing: its writer may not run jobs, or its basis does not hold.

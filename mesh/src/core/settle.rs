@@ -43,7 +43,7 @@ impl<S: Shelf> Core<S> {
                 self.forget.push_back((now.mono, id));
             }
             self.dirty.extend(self.dependents.remove(&id).unwrap_or_default());
-            if submitter == self.me && !accepted {
+            if !accepted && self.settles_for(&submitter) {
                 self.settle_own(now, id, &after, out);
             }
             return;
@@ -62,7 +62,7 @@ impl<S: Shelf> Core<S> {
                 self.dependents.entry(*up).or_default().insert(id);
             }
         }
-        if submitter == self.me {
+        if self.settles_for(&submitter) {
             self.settle_own(now, id, &after, out);
         }
     }
@@ -72,6 +72,7 @@ impl<S: Shelf> Core<S> {
             after.iter().find(|up| self.state_of(up).is_some_and(|s| s.is_final() && s != JobState::Done)).copied();
         let Some(job) = self.replica.cached_job(&id) else { return };
         let array = job.spec().is_some_and(|(_, spec)| spec.array > 0);
+        let submitter = job.spec().map(|(node, _)| *node);
         let segments = job.segments().to_vec();
         for segment in segments {
             match segment.waiting {
@@ -95,7 +96,7 @@ impl<S: Shelf> Core<S> {
                 Waiting::Claim { .. } | Waiting::Owner(_) | Waiting::Nobody => {}
             }
         }
-        if array {
+        if array || submitter != Some(self.me) {
             return;
         }
         for (range, attempt, basis) in self.open_ranges(now, &id) {

@@ -38,6 +38,10 @@ impl<S: Shelf> Core<S> {
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.connected = false;
         }
+        if !self.replica.roster().revoked.is_empty() {
+            // An admin who is gone adopts no jobs any more: another one looks at them.
+            self.dirty.extend(self.open.iter().copied());
+        }
         self.lost_peers_at.push(now.mono);
         self.offers_version += 1;
     }

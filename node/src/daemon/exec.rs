@@ -91,6 +91,12 @@ impl Cells {
         self.warm.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
     }
 
+    /// A process for a cell: the one that waits, else a new one; none for a sandbox that makes its own.
+    fn process(&self, exe: &Path, sandbox: SandboxKind) -> Option<WarmCell> {
+        let serves = sandbox != SandboxKind::Bwrap;
+        serves.then(|| self.take_warm().or_else(|| self.cradle.warm(exe).ok())).flatten()
+    }
+
     /// Ends the process that was started ahead.
     pub(super) fn cool(&self) {
         drop(self.take_warm());
@@ -278,7 +284,8 @@ impl Run {
     /// Runs the tasks to their end; answers the cell, which is about to end.
     async fn drive(&mut self, mut kills: mpsc::Receiver<Exit>) -> anyhow::Result<mpsc::Receiver<CellEvent>> {
         let exe = std::env::current_exe().context("the path of this program is not known")?;
-        let (cell, mut events) = Cell::spawn_in(self.shared.cells.take_warm(), &exe, self.spec())?;
+        let (cell, mut events) =
+            Cell::spawn_in(self.shared.cells.process(&exe, self.shared.sandbox), &exe, self.spec())?;
         let range = self.work.claim.range;
         cell.run(range.start..range.end, 1)?;
         let mut wanted: Option<Exit> = None;

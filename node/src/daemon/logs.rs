@@ -229,8 +229,8 @@ impl Reader {
         self.shared
             .core
             .ask(move |core| {
-                let job = core.replica_mut().job(id)?;
-                Some((views::runs(job), job.state(), views::exit_code(job), views::reason(job)))
+                let (job, _) = views::shown(core, id)?;
+                Some((views::runs(&job), job.state(), views::exit_code(&job), views::reason(&job)))
             })
             .await
             .flatten()

@@ -1,10 +1,13 @@
 //! Folds as they are shown.
 
-use crdt::ids::NodeId;
+use std::borrow::Cow;
+
+use crdt::ids::{JobId, NodeId};
 use crdt::job::{ArtifactRef, AttemptState, Exit, Job, JobState, LogRef, Outcome};
 use web_gateway::api;
 
 use super::artifacts::{self, Lists};
+use super::driver::NodeCore;
 use super::logs::code;
 use crate::joblog::LogKey;
 
@@ -19,6 +22,19 @@ pub(super) struct RunView {
     /// Whether it is the award of its attempt; another is a duplicate.
     pub(super) award: bool,
     pub(super) log: Option<LogRef>,
+}
+
+/// A job as it is to be shown: while its submitter is away as it is if what is there is accepted, which the second answer
+/// says.
+pub(super) fn shown(core: &mut NodeCore, id: JobId) -> Option<(Cow<'_, Job>, bool)> {
+    let job = core.replica_mut().job(id)?;
+    let submitter = job.spec().map(|(node, _)| *node);
+    let provisional = job.provisional_state().is_some() && submitter.is_some_and(|node| core.is_away(&node));
+    let job = core.replica_mut().job(id)?;
+    match job.provisional().filter(|_| provisional) {
+        Some(job) => Some((Cow::Owned(job), true)),
+        None => Some((Cow::Borrowed(job), false)),
+    }
 }
 
 /// The claims of a job that count, by attempt and range.
@@ -161,7 +177,7 @@ pub(super) fn path(bytes: &[u8]) -> (String, Option<String>) {
 }
 
 /// A job with a window of its tasks.
-pub(super) fn job_view(job: &Job, lists: &Lists, from: u32, most: u32) -> Option<api::JobView> {
+pub(super) fn job_view((job, provisional): (&Job, bool), lists: &Lists, from: u32, most: u32) -> Option<api::JobView> {
     let (submitter, spec) = job.spec()?;
     let tasks = spec.tasks();
     let last = from.saturating_add(most).min(tasks);
@@ -180,7 +196,7 @@ pub(super) fn job_view(job: &Job, lists: &Lists, from: u32, most: u32) -> Option
         after: spec.after.iter().map(ToString::to_string).collect(),
         priority: job.priority(),
         reason: reason(job),
-        provisional: false,
+        provisional,
         at_risk: job.accepted(0).is_some_and(|a| a.at_risk),
         sealed: job.seal().map(|seal| time(seal.3.2)),
         array: spec.array > 0,

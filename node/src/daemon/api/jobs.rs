@@ -47,8 +47,13 @@ pub(super) async fn job(api: &Api, id: &str, query: JobQuery) -> Result<JobView,
     let id = job_id(api, id).await?;
     let lists = super::blobs::lists(api, id).await?;
     let view = api.ask(move |core| {
-        let job = core.replica_mut().job(id)?;
-        views::job_view(job, &lists, query.tasks_from.unwrap_or(0), query.tasks_max.unwrap_or(TASKS_WINDOW))
+        let (job, provisional) = views::shown(core, id)?;
+        views::job_view(
+            (&job, provisional),
+            &lists,
+            query.tasks_from.unwrap_or(0),
+            query.tasks_max.unwrap_or(TASKS_WINDOW),
+        )
     });
     view.await?.ok_or_else(|| ApiError::NotFound(format!("job {id} is not wholly known here yet; try again")))
 }
@@ -299,7 +304,11 @@ async fn submit_specs(api: &Api, jobs: Vec<(JobId, JobSpec)>) -> Result<Vec<Subm
 /// A job's line in lists.
 pub(super) fn job_row(core: &mut NodeCore, id: JobId) -> Option<JobRow> {
     let row = core.replica().job_row(id)?;
-    let state = row.state()?;
+    let away = row.submitter.is_some_and(|node| core.is_away(&node));
+    let provisional = || core.replica().cached_job(&id).and_then(Job::provisional_state).filter(|_| away);
+    let (row_state, provisional) = (row.state(), provisional());
+    let state = provisional.or(row_state)?;
+    let all_done = provisional == Some(crdt::job::JobState::Done);
     let spec = core.replica().cached_job(&id).and_then(|job| job.spec()).map(|(_, spec)| spec);
     let (command, name) = spec.map(|spec| (spec.command.clone(), spec.name.clone())).unzip();
     Some(JobRow {
@@ -311,7 +320,7 @@ pub(super) fn job_row(core: &mut NodeCore, id: JobId) -> Option<JobRow> {
         created: views::time(row.created_ms),
         ended: row.ended_ms.map(views::time),
         tasks: row.tasks,
-        done: row.done,
+        done: if all_done { row.tasks } else { row.done },
         name: name.filter(|name| !name.is_empty()),
         command: command.unwrap_or_else(|| vec![row.title]),
     })

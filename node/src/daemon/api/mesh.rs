@@ -24,8 +24,16 @@ pub(super) async fn status(api: &Api) -> Result<StatusView, ApiError> {
     let shared = Arc::clone(&api.0);
     let usage = shared.blobs.usage();
     api.ask(move |core| {
-        let counts = core.replica().job_counts().into_iter();
-        let jobs = counts.map(|(state, count)| (views::state(state), count)).collect();
+        let mut counts = core.replica().job_counts();
+        for (job, _) in core.replica().jobs().values() {
+            let away = || job.spec().is_some_and(|(submitter, _)| core.is_away(submitter));
+            if let (Some(was), Some(is)) = (job.state(), job.provisional_state().filter(|_| away())) {
+                counts.entry(was).and_modify(|count| *count = count.saturating_sub(1));
+                *counts.entry(is).or_default() += 1;
+            }
+        }
+        let shown = counts.into_iter().filter(|(_, count)| *count > 0);
+        let jobs = shown.map(|(state, count)| (views::state(state), count)).collect();
         let feeds = core.replica().feeds().iter().map(|(author, feed)| {
             (author.to_string(), FeedHead { seq: feed.seq, hash: feed.hash.to_string(), frozen: feed.frozen })
         });
