@@ -83,6 +83,8 @@ pub struct Replica<S> {
     counts: counts::Counts,
     history: u64,
     cursors: prune::Cursors,
+    /// Jobs of which a body is missing.
+    incomplete: BTreeSet<JobId>,
     /// Jobs whose seals just ceased to count.
     reopened: BTreeSet<JobId>,
     state: StateHash,

@@ -145,6 +145,45 @@ fn only_the_submitter_seals() {
 }
 
 #[test]
+fn a_record_that_no_job_could_leave_does_not_count() {
+    let mut mesh = done();
+    let mut replica = replica_of(&mesh);
+    let before = replica.job_row(job_id(OWN));
+    let honest = Seal::of(replica.job(job_id(OWN)).expect("it is known"), NOW_MS).expect("it is over");
+    let outcome = crdt::job::Outcome::Failed;
+    for (array, stretches) in [
+        (0, vec![(1, outcome, u32::MAX)]),
+        (0, vec![(2, outcome, 1)]),
+        (u32::MAX, vec![(u32::MAX, outcome, 1)]),
+        (3, vec![(2, outcome, 1), (1, outcome, 1)]),
+        (3, vec![(0, outcome, 1)]),
+    ] {
+        let forged = Seal(
+            honest.0.clone(),
+            honest.1,
+            honest.2,
+            honest.3,
+            honest.4,
+            honest.5.clone(),
+            (array, 0),
+            stretches,
+            honest.8.clone(),
+            honest.9.clone(),
+        );
+        let mut fresh = Mesh::new();
+        fresh.feeds = mesh.feeds.clone();
+        let bundle = fresh.sign(2, &[Change::register(DocId::job(job_id(OWN)), &Key::Seal, &forged)]);
+        let mut other = replica_of(&mesh);
+        applied(&mut other, &bundle);
+        let row = other.job_row(job_id(OWN)).expect("it is known");
+        assert_eq!((row.state, row.sealed_ms), (before.as_ref().and_then(|row| row.state), None), "{forged:?}");
+        drop(other.job(job_id(OWN)).map(|job| job.attempts(0).len()));
+    }
+    seal(&mut mesh, &mut replica);
+    assert!(replica.job_row(job_id(OWN)).is_some_and(|row| row.sealed_ms.is_some()));
+}
+
+#[test]
 fn a_long_command_and_name_are_shortened_until_the_record_fits() {
     for (command, name) in [
         (vec!["x".repeat(5_000)], String::new()),

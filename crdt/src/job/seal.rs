@@ -16,7 +16,7 @@ use super::{ClaimId, Facts, Job, Waiting, Written, job_id_of_key, job_id_of_nonc
 use crate::cbor;
 use crate::doc::TaskRange;
 use crate::ids::{JobId, NodeId, PersonId, TraceId};
-use crate::limits::{SEAL_BYTES_MAX, TASKS_PER_JOB_MAX};
+use crate::limits::{ATTEMPTS_MAX, SEAL_BYTES_MAX, TASKS_PER_JOB_MAX};
 use crate::roster::Roster;
 
 /// Stretches of tasks with one outcome that a record names. Of more, the order is lost and the numbers stay.
@@ -126,9 +126,14 @@ impl Seal {
         }
     }
 
-    /// Whether this node may seal this job: what the seal states makes the job's id.
+    /// Whether this node may seal this job: what the seal states makes the job's id. A record that no job could leave
+    /// counts for nothing.
     pub(super) fn binds(&self, id: JobId, node: NodeId, roster: &Roster) -> bool {
-        if self.6.0 > TASKS_PER_JOB_MAX {
+        let tasks = self.6.0;
+        let ascending = self.7.windows(2).all(|two| two[0].0 < two[1].0);
+        let bounded =
+            self.7.iter().all(|(end, _, attempt)| (1..=tasks.max(1)).contains(end) && *attempt <= ATTEMPTS_MAX);
+        if tasks > TASKS_PER_JOB_MAX || !ascending || !bounded {
             return false;
         }
         match &self.0 {
@@ -161,10 +166,7 @@ impl Seal {
         let tasks = spec.tasks();
         let mut facts = Facts { specs: BTreeMap::from([(node, written(Arc::new(spec)))]), ..Facts::default() };
         let mut start = 0;
-        for (end, outcome, attempt) in self.7.iter().copied().filter(|(end, ..)| *end <= tasks) {
-            if end <= start {
-                continue;
-            }
+        for (end, outcome, attempt) in self.7.iter().copied() {
             let accept = Accept {
                 outcome,
                 attempt,

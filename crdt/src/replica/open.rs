@@ -61,6 +61,7 @@ impl<S: Shelf> Replica<S> {
         let state = StateHash::load(&shelf);
         let counts = Counts::load(&mut shelf);
         let history = Self::load_history(&mut shelf);
+        let incomplete = Self::load_incomplete(&shelf);
         Self {
             mesh,
             founder,
@@ -72,6 +73,7 @@ impl<S: Shelf> Replica<S> {
             counts,
             history,
             cursors: super::prune::Cursors::default(),
+            incomplete,
             reopened: std::collections::BTreeSet::new(),
             state,
             waiting: BTreeMap::new(),

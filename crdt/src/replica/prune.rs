@@ -166,18 +166,32 @@ impl<S: Shelf> Replica<S> {
     /// Notes that a body did not come with its bundle.
     pub(super) fn note_missing(&mut self, id: JobId, author: NodeId, seq: u64) {
         self.shelf.put((Table::Meta, missing_key(id, author, seq), Some(Vec::new())));
+        self.incomplete.insert(id);
+    }
+
+    fn unnote_missing(&mut self, id: JobId, author: NodeId, seq: u64) {
+        self.shelf.put((Table::Meta, missing_key(id, author, seq), None));
+        let prefix = [MISSING, &id.0].concat();
+        if self.shelf.scan(Table::Meta, &prefix, &prefix, 1).is_empty() {
+            self.incomplete.remove(&id);
+        }
+    }
+
+    /// Jobs of which a body is missing, as the rows say.
+    pub(super) fn load_incomplete(shelf: &S) -> BTreeSet<JobId> {
+        let rows = shelf.all(Table::Meta, MISSING);
+        rows.iter().filter_map(|(key, _)| Some(read_missing_key(key)?.0)).collect()
     }
 
     /// Whether a body of a job is missing here that was not (as far as is known) dropped by the rules: nobody is to act on
     /// what the job seems to be.
     #[must_use]
     pub fn is_incomplete(&self, id: JobId) -> bool {
-        let prefix = [MISSING, &id.0].concat();
-        !self.shelf.scan(Table::Meta, &prefix, &prefix, 1).is_empty()
+        self.incomplete.contains(&id)
     }
 
-    /// Goes on through the list of missing bodies, by up to `limit`: takes off it what was dropped by the rules, and answers
-    /// the first bundle that others are to be asked for.
+    /// Goes on through the list of missing bodies, by up to `limit`: takes off it what was dropped by the rules or is gone with
+    /// a fork, and answers the first bundle that others are to be asked for.
     pub fn review_missing(&mut self, limit: usize) -> Option<(NodeId, u64)> {
         let from = std::mem::take(&mut self.cursors.missing);
         let from = if from.is_empty() { MISSING.to_vec() } else { from };
@@ -188,8 +202,10 @@ impl<S: Shelf> Replica<S> {
         for (key, _) in rows {
             let Some((id, author, seq)) = read_missing_key(&key) else { continue };
             let covered = *checkpoints.entry(author).or_insert_with(|| self.checkpoint(author));
-            if seq <= covered && self.is_sealed(DocId::job(id), u64::MAX) {
-                self.shelf.put((Table::Meta, key, None));
+            let dropped = seq <= covered && self.is_sealed(DocId::job(id), u64::MAX);
+            // What lay beyond a fork went with it.
+            if dropped || self.shelf.get(Table::Bundles, &bundle_key(author, seq)).is_none() {
+                self.unnote_missing(id, author, seq);
             } else if wanted.is_none() {
                 wanted = Some((author, seq));
             }
@@ -216,7 +232,7 @@ impl<S: Shelf> Replica<S> {
         let mut docs = BTreeSet::new();
         for (change, body) in filled.header.changes.iter().zip(&filled.bodies) {
             if let (Some(id), false) = (change.doc.as_job(), *body == Body::Pruned) {
-                self.shelf.put((Table::Meta, missing_key(id, author, seq), None));
+                self.unnote_missing(id, author, seq);
                 docs.insert(change.doc);
             }
         }

@@ -256,8 +256,11 @@ impl Mesh {
             }
             Act::Seal { job: n, tasks, end, outcome } => {
                 let origin = if n % JOBS == 4 { Origin::Key(JOB_KEY.into()) } else { Origin::Nonce(NONCE.into()) };
+                // Now and then a record that no job could leave.
+                let tasks = tasks % 6;
+                let end = if end % 7 == 0 { end / 7 } else { 1 + end % tasks.max(1) };
                 let outcome = if *outcome % 2 == 0 { Outcome::Done } else { Outcome::Failed };
-                let run = SealedRun(self.id(2), (NOW_MS, NOW_MS + 1), Exit::Code(i32::from(*tasks)));
+                let run = SealedRun(self.id(2), (NOW_MS, NOW_MS + 1), Exit::Code(i32::from(tasks)));
                 let seal = Seal(
                     origin,
                     self.person(at),
@@ -265,8 +268,8 @@ impl Mesh {
                     (NOW_MS, NOW_MS + 1, NOW_MS + 2),
                     ByteArray::new([0; 16]),
                     (String::new(), vec!["true".into()], false),
-                    (u32::from(*tasks % 6), 0),
-                    vec![(u32::from(*end % 6), outcome, 1)],
+                    (u32::from(tasks), 0),
+                    vec![(u32::from(end), outcome, 1)],
                     Some(run),
                     (None, "a reason".into()),
                 );
