@@ -6,6 +6,7 @@
 
 mod counts;
 mod docs;
+mod extracts;
 mod feeds;
 mod open;
 mod prune;
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
-pub use feeds::{Feed, ForkProof};
+pub use feeds::{Feed, ForkProof, Tail};
 pub use open::FoundingWords;
 pub use prune::{Checkpoint, Pruned};
 pub use rows::JobRow;
@@ -88,6 +89,9 @@ pub struct Replica<S> {
     /// Jobs whose seals just ceased to count.
     reopened: BTreeSet<JobId>,
     state: StateHash,
+    has_extracts: bool,
+    /// Feeds of which the newest bundles may come first.
+    tails_wanted: BTreeSet<NodeId>,
     waiting: BTreeMap<(NodeId, u64), Bundle>,
     unknown: BTreeMap<(NodeId, u64), Bundle>,
     hlc: u64,
@@ -216,17 +220,17 @@ impl<S: Shelf> Replica<S> {
         if feed.frozen && seq > feed.seq {
             return Ingest::Frozen;
         }
-        if seq <= feed.seq {
+        if feed.holds(seq) {
             return self.check_branch(bundle);
         }
         if !self.is_known(&bundle) {
             return self.hold_unknown(bundle);
         }
-        if seq > feed.seq + 1 {
+        if seq > feed.seq + 1 && !self.is_of_tail(&feed, &bundle) {
             self.hold(bundle);
             return Ingest::Gap { from_seq: feed.seq + 1 };
         }
-        if header.prev != feed.hash {
+        if seq == feed.seq + 1 && bundle.header.prev != feed.hash {
             return Ingest::OtherBranch { at_seq: feed.seq };
         }
         let mut applied = Applied::default();
@@ -240,10 +244,11 @@ impl<S: Shelf> Replica<S> {
         while let Some(bundle) = ready.pop() {
             let (author, seq) = (bundle.header.author, bundle.header.seq);
             self.apply(&bundle, applied);
-            let place = (author, seq + 1);
+            let feed = self.feeds.get(&author).cloned().unwrap_or_default();
+            let (end, hash) = feed.end_at(seq);
+            let place = (author, end + 1);
             let next = self.waiting.remove(&place).or_else(|| self.unknown.remove(&place));
-            let frozen = self.feeds.get(&author).is_some_and(|feed| feed.frozen);
-            ready.extend(next.filter(|next| next.header.prev == bundle.hash && !frozen));
+            ready.extend(next.filter(|next| next.header.prev == hash && !feed.frozen));
             if applied.roster && ready.is_empty() {
                 ready.extend(self.unknown_that_fit());
             }
@@ -252,10 +257,13 @@ impl<S: Shelf> Replica<S> {
 
     fn apply(&mut self, bundle: &Bundle, applied: &mut Applied) {
         let (author, seq) = (bundle.header.author, bundle.header.seq);
-        self.store_bundle(bundle);
+        if !self.store_bundle(bundle) {
+            self.drop_tail(author);
+        }
+        let proof = self.settle_extract(bundle);
         applied.bundles.push((author, seq));
         let counts = self.counts(&author, seq);
-        let mut docs = BTreeSet::new();
+        let mut docs: BTreeSet<DocId> = proof.iter().map(|_| DocId::ROSTER).collect();
         for (at, (change, body)) in bundle.header.changes.iter().zip(&bundle.bodies).enumerate() {
             if !counts && change.doc.kind != DocKind::Roster && *body != Body::Pruned {
                 continue;
@@ -276,6 +284,10 @@ impl<S: Shelf> Replica<S> {
         }
         self.refold(&docs);
         applied.docs.extend(docs);
+        if let Some(proof) = proof {
+            self.ingest_fork(&proof);
+            applied.roster = true;
+        }
     }
 
     /// Whether an author's bundle counts outside the roster, whose fold judges that by itself.
@@ -326,10 +338,12 @@ impl<S: Shelf> Replica<S> {
         self.unknown.remove(&key)
     }
 
-    /// Bundles of an author, as they travel, up to `limit`.
+    /// Bundles of an author, as they travel, up to `limit` and up to the next gap.
     #[must_use]
     pub fn bundles(&self, author: NodeId, from_seq: u64, limit: usize) -> Vec<Bytes> {
         let from = rows::bundle_key(author, from_seq);
-        self.shelf.scan(Table::Bundles, &author.0, &from, limit).into_iter().map(|(_, wire)| wire.into()).collect()
+        let rows = self.shelf.scan(Table::Bundles, &author.0, &from, limit).into_iter();
+        let unbroken = (from_seq..).zip(rows).take_while(|(seq, (key, _))| *key == rows::bundle_key(author, *seq));
+        unbroken.map(|(_, (_, wire))| wire.into()).collect()
     }
 }

@@ -67,14 +67,19 @@ fn deliver(replica: &mut Replica<MemoryShelf>, arrival: &Arrival) -> bool {
 }
 
 /// Delivers in the given order, and then again what the mesh's repair would, until nothing changes any more.
-fn replica_of(mesh: &Mesh, order: &[&Arrival]) -> Replica<MemoryShelf> {
+/// Of the authors in `tails` the newest bundles may count before those between have come.
+fn replica_of(mesh: &Mesh, order: &[&Arrival], tails: &[usize], extracts: &[Bytes]) -> Replica<MemoryShelf> {
     let mut replica = empty(mesh);
+    let extracts = extracts.iter().map(|wire| Bundle::decode(wire.clone()).expect("it verifies"));
+    replica.ingest_extracts(extracts.collect::<Vec<_>>());
     for arrival in order {
+        tails.iter().for_each(|at| replica.want_tail(mesh.id(*at)));
         deliver(&mut replica, arrival);
     }
     for _ in 0..64 {
         let changed = order.iter().filter(|arrival| deliver(&mut replica, arrival)).count();
         if changed == 0 {
+            replica.drop_extracts();
             return replica;
         }
     }
@@ -91,9 +96,11 @@ fn assert_same(one: &Replica<MemoryShelf>, two: &Replica<MemoryShelf>) {
 }
 
 /// The fold is the same whatever came first; with the feeds the same, so are the rows.
-fn check(mesh: &Mesh, arrivals: &[Arrival], order: &[&Arrival]) {
-    let straight = replica_of(mesh, &arrivals.iter().collect::<Vec<_>>());
-    let shuffled = replica_of(mesh, order);
+fn check(mesh: &Mesh, arrivals: &[Arrival], order: &[&Arrival], tails: &[usize], ahead: bool) {
+    let straight = replica_of(mesh, &arrivals.iter().collect::<Vec<_>>(), &[], &[]);
+    let extracts = if ahead { straight.roster_extracts() } else { Vec::new() };
+    let shuffled = replica_of(mesh, order, tails, &extracts);
+    assert!(shuffled.feeds().values().all(|feed| feed.tail.is_none()), "all is one again");
     assert_same(&straight, &shuffled);
     if straight.feeds() == shuffled.feeds() {
         let (one, two) = (rows(&straight), rows(&shuffled));
@@ -116,6 +123,8 @@ proptest! {
         proof_only in any::<bool>(),
         order in any::<prop::sample::Index>().prop_perturb(|_, rng| rng),
         doubled in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+        tails in prop::collection::vec(0..AUTHORS, 0..4),
+        ahead in any::<bool>(),
     ) {
         let mut mesh = Mesh::new();
         for (at, acts) in &history {
@@ -143,6 +152,6 @@ proptest! {
         for at in (1..shuffled.len()).rev() {
             shuffled.swap(at, order.random_range(0..=at));
         }
-        check(&mesh, &arrivals, &shuffled);
+        check(&mesh, &arrivals, &shuffled, &tails, ahead);
     }
 }

@@ -26,7 +26,9 @@ impl<S: Shelf> Replica<S> {
         let row = register_key(doc, &key.to_string(), author);
         let old = self.shelf.get(Table::Registers, &row);
         let old = old.as_deref().and_then(read_register_value);
-        if old.is_some_and(|(old_seq, _)| key.is_write_once() || old_seq >= seq) {
+        // Of a write-once key the first write counts, of any other the last, in whatever order they come.
+        let stays = |old_seq: u64| if key.is_write_once() { old_seq <= seq } else { old_seq >= seq };
+        if old.is_some_and(|(old_seq, _)| stays(old_seq)) {
             return;
         }
         if let Some(id) = doc.as_job() {

@@ -21,11 +21,71 @@ pub struct Feed {
     pub hlc: u64,
     /// Its author signed two different bundles for the place after `seq`: nothing more is taken in.
     pub frozen: bool,
+    /// Newer bundles that were taken in before those between ([`Replica::want_tail`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<Tail>,
+}
+
+/// An unbroken stretch of a feed behind a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    /// Place of its first bundle.
+    pub from_seq: u64,
+    /// What its first bundle names as the one before.
+    pub prev: BundleHash,
+    /// Place of its last bundle.
+    pub seq: u64,
+    /// Hash of its last bundle.
+    pub hash: BundleHash,
+    /// Stamp of its last bundle.
+    pub hlc: u64,
+}
+
+impl Feed {
+    /// Place up to which bundles are known, be it behind a gap.
+    #[must_use]
+    pub fn known_seq(&self) -> u64 {
+        self.tail.map_or(self.seq, |tail| tail.seq)
+    }
+
+    /// Whether the bundle of a place is held.
+    #[must_use]
+    pub fn holds(&self, seq: u64) -> bool {
+        seq <= self.seq || self.tail.is_some_and(|tail| (tail.from_seq..=tail.seq).contains(&seq))
+    }
+
+    /// Place and hash that the next bundle of the stretch with this place goes on from.
+    pub(super) fn end_at(&self, seq: u64) -> (u64, BundleHash) {
+        match self.tail {
+            Some(tail) if seq >= tail.from_seq => (tail.seq, tail.hash),
+            Some(_) | None => (self.seq, self.hash),
+        }
+    }
+
+    /// Adds the next bundle, of the beginning or of the tail. When both meet they are one, or the tail is answered, which does
+    /// not go on from the beginning.
+    fn push(&mut self, bundle: &Bundle) -> bool {
+        let header = &bundle.header;
+        if header.seq != self.seq + 1 {
+            let (from_seq, prev) = self.tail.map_or((header.seq, header.prev), |tail| (tail.from_seq, tail.prev));
+            self.tail = Some(Tail { from_seq, prev, seq: header.seq, hash: bundle.hash, hlc: header.hlc });
+            return true;
+        }
+        (self.seq, self.hash, self.hlc) = (header.seq, bundle.hash, header.hlc);
+        match self.tail {
+            Some(tail) if tail.from_seq == self.seq + 1 && tail.prev == self.hash => {
+                (self.seq, self.hash, self.hlc, self.tail) = (tail.seq, tail.hash, tail.hlc, None);
+                true
+            }
+            Some(tail) => tail.from_seq != self.seq + 1,
+            None => true,
+        }
+    }
 }
 
 impl Default for Feed {
     fn default() -> Self {
-        Self { seq: 0, hash: BundleHash::ZERO, hlc: 0, frozen: false }
+        Self { seq: 0, hash: BundleHash::ZERO, hlc: 0, frozen: false, tail: None }
     }
 }
 
@@ -41,12 +101,58 @@ pub struct ForkProof {
 }
 
 impl<S: Shelf> Replica<S> {
-    pub(super) fn store_bundle(&mut self, bundle: &Bundle) {
+    /// Stores the next bundle of a feed; answers whether its tail still goes on from its beginning.
+    pub(super) fn store_bundle(&mut self, bundle: &Bundle) -> bool {
         let header = &bundle.header;
-        let frozen = self.shelf.get(Table::Forks, &bundle_key(header.author, header.seq + 1)).is_some();
-        let feed = Feed { seq: header.seq, hash: bundle.hash, hlc: header.hlc, frozen };
+        let mut feed = self.feeds.get(&header.author).cloned().unwrap_or_default();
+        let (before, had_tail) = (feed.seq, feed.tail.is_some());
+        let fits = feed.push(bundle);
+        if feed.seq > before {
+            feed.frozen = self.shelf.get(Table::Forks, &bundle_key(header.author, feed.seq + 1)).is_some();
+        }
+        if had_tail || feed.tail.is_some() {
+            let held: Vec<_> =
+                self.waiting.range((header.author, 0)..=(header.author, u64::MAX)).map(|(k, _)| *k).collect();
+            held.iter().filter(|(_, seq)| feed.holds(*seq)).for_each(|key| drop(self.waiting.remove(key)));
+        }
         self.put_bundle(header.author, header.seq, Some(bundle.wire.to_vec()));
         self.put_feed(header.author, feed);
+        fits
+    }
+
+    /// Lets the newest bundles of a feed be taken in before those between: a joiner takes part before it has all of the history.
+    /// The next bundle behind the gap begins the tail.
+    pub fn want_tail(&mut self, author: NodeId) {
+        let known = self.feeds.get(&author);
+        if known.is_none_or(|feed| feed.tail.is_none() && !feed.frozen) {
+            self.tails_wanted.insert(author);
+        }
+    }
+
+    /// Whether a bundle behind a gap begins or continues its feed's tail.
+    pub(super) fn is_of_tail(&mut self, feed: &Feed, bundle: &Bundle) -> bool {
+        let header = &bundle.header;
+        match feed.tail {
+            Some(tail) => header.seq == tail.seq + 1 && header.prev == tail.hash,
+            // Where a fork is known, the places behind it never count.
+            None => {
+                self.tails_wanted.remove(&header.author)
+                    && self.shelf.scan(Table::Forks, &header.author.0, &header.author.0, 1).is_empty()
+            }
+        }
+    }
+
+    /// Takes a feed's tail away with all that came of it.
+    pub fn drop_tail(&mut self, author: NodeId) {
+        self.tails_wanted.remove(&author);
+        let Some(mut feed) = self.feeds.get(&author).cloned() else { return };
+        let Some(tail) = feed.tail.take() else { return };
+        let docs = self.docs_touched(author, tail.from_seq);
+        for seq in tail.from_seq..=tail.seq {
+            self.put_bundle(author, seq, None);
+        }
+        self.put_feed(author, feed);
+        self.rebuild_author(author, docs);
     }
 
     fn put_feed(&mut self, author: NodeId, feed: Feed) {
@@ -110,6 +216,7 @@ impl<S: Shelf> Replica<S> {
     /// Rewinds a feed to before its fork. Both branches stay as evidence; nothing after them counts anywhere.
     fn freeze(&mut self, proof: &ForkProof) {
         let (author, fork_seq) = (proof.author, proof.seq);
+        self.drop_tail(author);
         let branches: Vec<_> = proof.branches.iter().map(|b| serde_bytes::ByteBuf::from(b.to_vec())).collect();
         let row = cbor::encode(&(author, fork_seq, branches));
         self.shelf.put((Table::Forks, bundle_key(author, fork_seq), Some(row)));
@@ -134,6 +241,7 @@ impl<S: Shelf> Replica<S> {
             hash: b.hash,
             hlc: b.header.hlc,
             frozen: true,
+            tail: None,
         });
         self.put_feed(author, feed);
         self.waiting.retain(|(a, _), _| *a != author);

@@ -62,6 +62,7 @@ impl<S: Shelf> Replica<S> {
         let counts = Counts::load(&mut shelf);
         let history = Self::load_history(&mut shelf);
         let incomplete = Self::load_incomplete(&shelf);
+        let has_extracts = Self::any_extracts(&shelf);
         Self {
             mesh,
             founder,
@@ -76,6 +77,8 @@ impl<S: Shelf> Replica<S> {
             incomplete,
             reopened: std::collections::BTreeSet::new(),
             state,
+            has_extracts,
+            tails_wanted: std::collections::BTreeSet::new(),
             waiting: BTreeMap::new(),
             unknown: BTreeMap::new(),
             hlc: 0,
@@ -100,7 +103,8 @@ impl<S: Shelf> Replica<S> {
         }
         let (roster, digest) = replica.fold_roster();
         replica.roster = roster;
-        replica.roster_digest = (!replica.feeds.is_empty()).then_some(digest);
+        let known = !replica.feeds.is_empty() || replica.has_extracts;
+        replica.roster_digest = known.then_some(digest);
         for (key, _) in replica.shelf.all(Table::OpenJobs, &[]) {
             if let Ok(id) = key.try_into() {
                 replica.load_job(JobId(id));
