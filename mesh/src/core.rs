@@ -42,6 +42,8 @@ struct Peer {
     knows_seq: u64,
     /// Place up to which it holds our feed durably.
     receipt_seq: u64,
+    /// When it was last sent the roster.
+    roster_at: Option<Time>,
 }
 
 /// An offer that is known.
@@ -144,7 +146,12 @@ pub struct Core<S> {
     presence_at: Time,
     draw_at: Time,
     turn_at: Time,
-    wants: BTreeMap<NodeId, (u64, Time)>,
+    /// Ranges that were asked for: of which author, whether of its tail, from which place on, and when.
+    wants: BTreeMap<(NodeId, bool), (u64, Time)>,
+    /// Whether the roster was asked for ahead of the feeds.
+    roster_asked: bool,
+    /// Rounds of repair in which a feed's tail was not reached and nobody knows more of the feed.
+    stale_tails: BTreeMap<NodeId, u32>,
     peer_heads: BTreeMap<NodeId, (u64, NodeId)>,
     held: BTreeMap<(JobId, ClaimId), Held>,
     /// Claims of ours whose last report waits for the next flush.
@@ -214,6 +221,8 @@ impl<S: Shelf> Core<S> {
             draw_at: now.mono,
             turn_at: now.mono,
             wants: BTreeMap::new(),
+            roster_asked: false,
+            stale_tails: BTreeMap::new(),
             peer_heads: BTreeMap::new(),
             held: BTreeMap::new(),
             reported: BTreeSet::new(),

@@ -52,6 +52,14 @@ pub const BUNDLES_PER_MESSAGE_MAX: usize = 512;
 pub const HEADS_PER_MESSAGE_MAX: usize = 4_096;
 /// Bundles of a submitter that may be missing here while its tasks are drawn. More: first its feed is fetched.
 pub const FEED_BEHIND_MAX: u64 = 16;
+/// Bundles that may be missing of a feed before its newest are fetched first.
+pub const FEED_FAR_BEHIND: u64 = 512;
+/// Bundles of a feed that are fetched first.
+pub const FEED_TAIL: u64 = 64;
+/// Rounds of repair after which a tail goes to which no known feed leads.
+pub const STALE_TAIL_ROUNDS: u32 = 6;
+/// Shortest interval between two rosters for one peer.
+pub const ROSTER_AGAIN_MS: u64 = 5_000;
 /// Interval of repair with a random peer.
 pub const REPAIR_EVERY_MS: u64 = 10_000;
 /// Time after which a range that was asked for is asked for again.

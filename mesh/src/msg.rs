@@ -46,6 +46,10 @@ pub enum Msg {
         /// The place.
         seq: u64,
     },
+    /// A joiner that does not know the roster yet asks for it.
+    AskRoster,
+    /// Bundles that change the roster, without their other bodies, out of their order.
+    Roster(Vec<ByteBuf>),
     /// Proof of a fork.
     Fork {
         /// The author.
@@ -110,14 +114,14 @@ impl Msg {
         let msg: Self = ciborium::de::from_reader_with_recursion_limit(bytes, crdt::limits::CBOR_DEPTH_MAX).ok()?;
         let fits = match &msg {
             Self::Heads(list) | Self::Announce(list) => list.len() <= HEADS_PER_MESSAGE_MAX,
-            Self::Bundles { bundles, .. } => bundles.len() <= BUNDLES_PER_MESSAGE_MAX,
+            Self::Bundles { bundles, .. } | Self::Roster(bundles) => bundles.len() <= BUNDLES_PER_MESSAGE_MAX,
             Self::Fork { branches, .. } => branches.len() == 2,
             Self::Call { rank, slices, range, .. } => {
                 rank.len() <= CALL_WIDTH && slices.len() <= CALL_WIDTH && !range.is_empty()
             }
             Self::Presence { tokens, .. } => tokens.len() <= TOKENS_PER_PRESENCE_MAX,
             Self::Hello { heads, .. } => heads.len() <= 32,
-            Self::Want { .. } | Self::Receipt { .. } | Self::Offer(_) | Self::Decline { .. } => true,
+            Self::AskRoster | Self::Want { .. } | Self::Receipt { .. } | Self::Offer(_) | Self::Decline { .. } => true,
         };
         fits.then_some(msg)
     }

@@ -216,3 +216,33 @@ fn an_admin_accepts_what_comes_of_the_jobs_of_a_revoked_member() {
         assert_eq!(seen(&world, at, revoked).0, seen(&world, 0, revoked).0, "one state");
     }
 }
+
+#[test]
+fn a_node_far_behind_takes_part_before_it_has_the_whole_history() {
+    let mut world = World::new(46, 3);
+    let behind = 2;
+    world.at_ms(1_500, Event::Crash(behind));
+    submit(&mut world, 0, "work", 1_000, &["nobody has this"]);
+    for n in 0..1_500 {
+        world.at_ms(3_000 + 40 * n, Event::Command(0, Command::Priority(JOB, i32::try_from(n).expect("few"))));
+    }
+    world.run_until_ms(70_000, |_| false);
+    let author = world.nodes[0].id;
+    let feed = |world: &World, at: usize| {
+        world.nodes[at].core.as_ref().expect("it runs").replica().feeds().get(&author).cloned().unwrap_or_default()
+    };
+    assert!(feed(&world, 0).seq > 1_000, "a long history");
+    world.at_ms(70_000, Event::Restart(behind));
+    let mut tail = None;
+    for ms in 70_000..72_000 {
+        world.run_until_ms(ms, |_| false);
+        if world.nodes[behind].core.is_some() && feed(&world, behind).tail.is_some() {
+            tail = Some(feed(&world, behind));
+        }
+    }
+    assert!(tail.is_some_and(|feed| feed.known_seq() > feed.seq + 100), "the newest came first");
+    world.run_until_ms(90_000, |_| false);
+    assert_eq!(feed(&world, behind), feed(&world, 0));
+    let hash = |at: usize| world.nodes[at].core.as_ref().expect("it runs").replica().state_hash();
+    assert_eq!(hash(behind), hash(0));
+}

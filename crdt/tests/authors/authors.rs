@@ -255,25 +255,7 @@ impl Mesh {
                 Change::register(job(n), &Key::Accept(range(*start, *len)), &accept)
             }
             Act::Seal { job: n, tasks, end, outcome } => {
-                let origin = if n % JOBS == 4 { Origin::Key(JOB_KEY.into()) } else { Origin::Nonce(NONCE.into()) };
-                // Now and then a record that no job could leave.
-                let tasks = tasks % 6;
-                let end = if end % 7 == 0 { end / 7 } else { 1 + end % tasks.max(1) };
-                let outcome = if *outcome % 2 == 0 { Outcome::Done } else { Outcome::Failed };
-                let run = SealedRun(self.id(2), (NOW_MS, NOW_MS + 1), Exit::Code(i32::from(tasks)));
-                let seal = Seal(
-                    origin,
-                    self.person(at),
-                    TraceId([1; 16]),
-                    (NOW_MS, NOW_MS + 1, NOW_MS + 2),
-                    ByteArray::new([0; 16]),
-                    (String::new(), vec!["true".into()], false),
-                    (u32::from(tasks), 0),
-                    vec![(u32::from(end), outcome, 1)],
-                    Some(run),
-                    (None, "a reason".into()),
-                );
-                Change::register(job(n), &Key::Seal, &seal)
+                Change::register(job(n), &Key::Seal, &self.seal(at, *n, *tasks, (*end, *outcome)))
             }
             Act::Checkpoint { target, back } => {
                 let target = usize::from(*target) % 6;
@@ -300,6 +282,28 @@ impl Mesh {
                 self.roster_change(act)?
             }
         })
+    }
+
+    /// A record of a job; now and then one that no job could leave.
+    fn seal(&self, at: usize, job: u8, tasks: u8, (end, outcome): (u8, u8)) -> Seal {
+        let origin = if job % JOBS == 4 { Origin::Key(JOB_KEY.into()) } else { Origin::Nonce(NONCE.into()) };
+        // Now and then a record that no job could leave.
+        let tasks = tasks % 6;
+        let end = if end % 7 == 0 { end / 7 } else { 1 + end % tasks.max(1) };
+        let outcome = if outcome % 2 == 0 { Outcome::Done } else { Outcome::Failed };
+        let run = SealedRun(self.id(2), (NOW_MS, NOW_MS + 1), Exit::Code(i32::from(tasks)));
+        Seal(
+            origin,
+            self.person(at),
+            TraceId([1; 16]),
+            (NOW_MS, NOW_MS + 1, NOW_MS + 2),
+            ByteArray::new([0; 16]),
+            (String::new(), vec!["true".into()], false),
+            (u32::from(tasks), 0),
+            vec![(u32::from(end), outcome, 1)],
+            Some(run),
+            (None, "a reason".into()),
+        )
     }
 
     #[allow(

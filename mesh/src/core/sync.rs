@@ -15,8 +15,8 @@ use serde_bytes::ByteBuf;
 use super::Core;
 use crate::io::{Effect, Effects, Verified};
 use crate::limits::{
-    BUNDLES_MESSAGE_BYTES_MAX, BUNDLES_PER_MESSAGE_MAX, FEED_BEHIND_MAX, HEADS_PER_MESSAGE_MAX, REPAIR_EVERY_MS,
-    WANT_AGAIN_MS,
+    BUNDLES_MESSAGE_BYTES_MAX, BUNDLES_PER_MESSAGE_MAX, FEED_BEHIND_MAX, FEED_FAR_BEHIND, FEED_TAIL,
+    HEADS_PER_MESSAGE_MAX, REPAIR_EVERY_MS, ROSTER_AGAIN_MS, STALE_TAIL_ROUNDS, WANT_AGAIN_MS,
 };
 use crate::msg::Msg;
 use crate::time::{Now, Time};
@@ -29,6 +29,10 @@ impl<S: Shelf> Core<S> {
         self.send(node, &self.hello(), out);
         for fork in self.replica.forks() {
             self.send(node, &fork_msg(&fork), out);
+        }
+        if !self.replica.roster().is_member(&self.me) {
+            self.roster_asked = true;
+            self.send(node, &Msg::AskRoster, out);
         }
         self.send_offer(node, out);
         self.presence_at = Time(0);
@@ -75,6 +79,8 @@ impl<S: Shelf> Core<S> {
                     peer.knows_seq = peer.knows_seq.max(seq.min(head));
                 }
             }
+            Msg::AskRoster => self.on_ask_roster(now, from, out),
+            Msg::Roster(extracts) => self.on_roster(from, extracts, out),
             Msg::Fork { author, seq, branches } => self.on_fork(author, seq, branches, out),
             Msg::Offer(signed) => self.on_offer(now, from, &signed, out),
             Msg::Call { job, attempt, range, rank, slices } => {
@@ -104,7 +110,7 @@ impl<S: Shelf> Core<S> {
             self.send(from, &Msg::Receipt { seq }, out);
         }
         if let Some((author, seq)) = more {
-            self.wants.remove(&author);
+            self.forget_wants(author);
             self.note_head(author, seq, from);
             self.want_missing(now, out);
         }
@@ -120,6 +126,8 @@ impl<S: Shelf> Core<S> {
                 Msg::Hello { .. }
                 | Msg::Heads(_)
                 | Msg::Want { .. }
+                | Msg::AskRoster
+                | Msg::Roster(_)
                 | Msg::Receipt { .. }
                 | Msg::Call { .. }
                 | Msg::Decline { .. }
@@ -214,23 +222,36 @@ impl<S: Shelf> Core<S> {
 
     /// Whether much of an author's feed is known to be missing here: what looks open may long be over.
     pub(super) fn is_behind(&self, author: &NodeId) -> bool {
-        let ours = self.replica.feeds().get(author).map_or(0, |feed| feed.seq);
+        let ours = self.replica.feeds().get(author).map_or(0, crdt::replica::Feed::known_seq);
         self.peer_heads.get(author).is_some_and(|(seq, _)| *seq > ours + FEED_BEHIND_MAX)
     }
 
     /// Asks for what others are known to have and we have not, one range per author at a time.
     fn want_missing(&mut self, now: Now, out: &mut Effects) {
-        let mut asks = Vec::new();
+        let (mut asks, mut tails) = (Vec::new(), Vec::new());
         let feeds = self.replica.feeds();
-        let peers = &self.peers;
+        let (peers, me) = (&self.peers, self.me);
         self.peer_heads.retain(|author, (seq, at)| {
             let ours = feeds.get(author).cloned().unwrap_or_default();
             if ours.seq >= *seq || ours.frozen || !peers.get(at).is_some_and(|p| p.connected) {
                 return false;
             }
             asks.push((*author, ours.seq + 1, *at));
+            // Of a long history the newest comes first: what happens now is in it.
+            let far = *author != me && *seq > ours.seq + FEED_FAR_BEHIND;
+            match ours.tail {
+                Some(tail) if tail.seq < *seq => tails.push((*author, tail.seq + 1, *at)),
+                None if far => tails.push((*author, *seq - FEED_TAIL + 1, *at)),
+                Some(_) | None => {}
+            }
             true
         });
+        for (author, from_seq, at) in tails {
+            if self.is_to_ask((author, true), from_seq, now) {
+                self.replica.want_tail(author);
+                self.send(at, &Msg::Want { author, from_seq }, out);
+            }
+        }
         // Until it is known here that we are a member, nothing of ours counts: the founder's feed goes first, in which most
         // of the roster is.
         let founder = self.replica.founder();
@@ -238,13 +259,83 @@ impl<S: Shelf> Core<S> {
             asks.retain(|(author, ..)| *author == founder);
         }
         for (author, from_seq, at) in asks {
-            let recent = self
-                .wants
-                .get(&author)
-                .is_some_and(|(seq, when)| *seq == from_seq && when.plus_ms(WANT_AGAIN_MS) > now.mono);
-            if !recent {
-                self.wants.insert(author, (from_seq, now.mono));
+            if self.is_to_ask((author, false), from_seq, now) {
                 self.send(at, &Msg::Want { author, from_seq }, out);
+            }
+        }
+    }
+
+    /// Whether a range was not asked for a short time ago; then it is now.
+    fn is_to_ask(&mut self, key: (NodeId, bool), from_seq: u64, now: Now) -> bool {
+        let asked = self.wants.get(&key);
+        if asked.is_some_and(|(seq, when)| *seq == from_seq && when.plus_ms(WANT_AGAIN_MS) > now.mono) {
+            return false;
+        }
+        self.wants.insert(key, (from_seq, now.mono));
+        true
+    }
+
+    fn forget_wants(&mut self, author: NodeId) {
+        self.wants.remove(&(author, false));
+        self.wants.remove(&(author, true));
+    }
+
+    /// Gives a joiner the roster ahead of the feeds.
+    fn on_ask_roster(&mut self, now: Now, from: NodeId, out: &mut Effects) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        if peer.roster_at.is_some_and(|at| at.plus_ms(ROSTER_AGAIN_MS) > now.mono) {
+            return;
+        }
+        peer.roster_at = Some(now.mono);
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        for wire in self.replica.roster_extracts() {
+            let full = bytes + wire.len() > BUNDLES_MESSAGE_BYTES_MAX || part.len() == BUNDLES_PER_MESSAGE_MAX;
+            if full && !part.is_empty() {
+                self.send(from, &Msg::Roster(std::mem::take(&mut part)), out);
+                bytes = 0;
+            }
+            bytes += wire.len();
+            part.push(ByteBuf::from(wire.to_vec()));
+        }
+        self.send(from, &Msg::Roster(part), out);
+    }
+
+    fn on_roster(&mut self, from: NodeId, extracts: Vec<ByteBuf>, out: &mut Effects) {
+        if !self.roster_asked {
+            return;
+        }
+        let count = extracts.len();
+        let bundles = extracts.into_iter().filter_map(|wire| Bundle::decode(wire.into_vec().into()).ok());
+        let bundles: Vec<Bundle> = bundles.collect();
+        if bundles.len() < count {
+            out.push(Effect::Misbehaved(from, "an extract that does not verify"));
+        }
+        let applied = self.replica.ingest_extracts(bundles);
+        self.after_applied(&applied, out);
+    }
+
+    /// Once all feeds are whole nothing is ahead of them any more; a tail that nobody's feed leads to goes after a while.
+    fn settle_ahead(&mut self, out: &mut Effects) {
+        let tails: Vec<NodeId> =
+            self.replica.feeds().iter().filter(|(_, f)| f.tail.is_some()).map(|(a, _)| *a).collect();
+        self.stale_tails.retain(|author, _| tails.contains(author));
+        for author in &tails {
+            let rounds = self.stale_tails.entry(*author).or_default();
+            *rounds = if self.peer_heads.contains_key(author) { 0 } else { *rounds + 1 };
+            if *rounds > STALE_TAIL_ROUNDS {
+                self.replica.drop_tail(*author);
+                self.dirty.extend(self.replica.jobs().keys().copied());
+            }
+        }
+        if self.heard_heads
+            && tails.is_empty()
+            && self.peer_heads.is_empty()
+            && self.replica.roster().is_member(&self.me)
+        {
+            self.roster_asked = false;
+            if self.replica.drop_extracts() {
+                self.dirty.extend(self.replica.jobs().keys().copied());
+                out.push(Effect::RosterChanged);
             }
         }
     }
@@ -308,7 +399,7 @@ impl<S: Shelf> Core<S> {
     /// What follows from bundles that became part of the replica.
     pub(super) fn after_applied(&mut self, applied: &Applied, out: &mut Effects) {
         for (author, _) in &applied.bundles {
-            self.wants.remove(author);
+            self.forget_wants(*author);
         }
         for doc in &applied.docs {
             if let Some(id) = doc.as_job() {
@@ -352,6 +443,7 @@ impl<S: Shelf> Core<S> {
             let at = self.rng.random_range(0..connected.len());
             self.send(connected[at], &self.hello(), out);
             self.want_missing_body(connected[at], out);
+            self.settle_ahead(out);
         }
         self.want_missing(now, out);
     }

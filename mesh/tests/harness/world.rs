@@ -148,10 +148,12 @@ impl World {
     /// Runs until a time; `done` is asked each virtual second whether it may end before.
     pub(crate) fn run_until_ms(&mut self, until_ms: u64, mut done: impl FnMut(&mut Self) -> bool) {
         let mut asked = 0;
-        while let Some(((at, _), event)) = self.queue.pop_first() {
-            if at > until_ms * 1_000 {
+        while let Some(next) = self.queue.first_entry() {
+            // What comes later waits for the next call.
+            if next.key().0 > until_ms * 1_000 {
                 break;
             }
+            let ((at, _), event) = next.remove_entry();
             self.now_us = at;
             if at / 1_000_000 > asked {
                 asked = at / 1_000_000;
