@@ -54,6 +54,8 @@ pub struct Job {
     seals: BTreeMap<NodeId, (Written<Seal>, Sum)>,
     /// Once it is sealed: by whom, and what the record says instead of the registers.
     sealed: Option<Box<(NodeId, Facts)>>,
+    /// Whether a register was written whose value cannot be read: it is a row and nothing here.
+    has_unreadable: bool,
     register_sum: Sum,
     view: fold::View,
 }
@@ -78,6 +80,7 @@ impl Job {
             registers: Facts::default(),
             seals: BTreeMap::new(),
             sealed: None,
+            has_unreadable: false,
             register_sum: [0; 32],
             view: fold::View::default(),
         }
@@ -93,26 +96,23 @@ impl Job {
             subtract(&mut self.register_sum, &old);
         }
         add(&mut self.register_sum, &new_term);
-        match key {
-            Key::Spec => put(&mut self.registers.specs, author, seq, value, Arc::new),
-            Key::Control(n) => put(&mut self.registers.controls, (author, *n), seq, value, |v| v),
-            Key::Claim(attempt, range) => {
-                put(
-                    &mut self.registers.claims,
-                    ClaimId { attempt: *attempt, range: *range, owner: author },
-                    seq,
-                    value,
-                    |v| v,
-                );
-            }
+        let registers = &mut self.registers;
+        let readable = match key {
+            Key::Spec => put(&mut registers.specs, author, seq, value, Arc::new),
+            Key::Control(n) => put(&mut registers.controls, (author, *n), seq, value, |v| v),
+            Key::Claim(attempt, range) => put(
+                &mut registers.claims,
+                ClaimId { attempt: *attempt, range: *range, owner: author },
+                seq,
+                value,
+                |v| v,
+            ),
             Key::Run(attempt, range) => {
                 let id = ClaimId { attempt: *attempt, range: *range, owner: author };
-                put(&mut self.registers.runs, id, seq, value, |v: RunReport| v);
+                put(&mut registers.runs, id, seq, value, |v: RunReport| v)
             }
-            Key::Lost(attempt, range, node) => {
-                put(&mut self.registers.losts, (*attempt, *range, *node), seq, value, |v| v);
-            }
-            Key::Accept(range) => put(&mut self.registers.accepts, (author, *range), seq, value, |v| v),
+            Key::Lost(attempt, range, node) => put(&mut registers.losts, (*attempt, *range, *node), seq, value, |v| v),
+            Key::Accept(range) => put(&mut registers.accepts, (author, *range), seq, value, |v| v),
             Key::Mesh
             | Key::Person(..)
             | Key::Invite(_)
@@ -120,14 +120,45 @@ impl Job {
             | Key::Role(..)
             | Key::Revoke(_)
             | Key::Recover(_)
-            | Key::Checkpoint(_) => {}
-            Key::Seal => {
-                match cbor::decode(value) {
-                    Ok(seal) => self.seals.insert(author, (Written { seq, value: seal }, new_term)),
-                    Err(_) => self.seals.remove(&author),
-                };
-            }
+            | Key::Checkpoint(_) => true,
+            Key::Seal => match cbor::decode(value) {
+                Ok(seal) => {
+                    self.seals.insert(author, (Written { seq, value: seal }, new_term));
+                    true
+                }
+                Err(_) => {
+                    self.seals.remove(&author);
+                    false
+                }
+            },
+        };
+        self.has_unreadable |= !readable;
+    }
+
+    /// Place at which an author wrote a register, as far as that is known here without its row: `Err` when it is not.
+    pub(crate) fn written_at(&self, author: NodeId, key: &Key) -> Result<Option<u64>, ()> {
+        if self.has_unreadable {
+            return Err(());
         }
+        let registers = &self.registers;
+        let claim = |attempt: u32, range: TaskRange| ClaimId { attempt, range, owner: author };
+        Ok(match key {
+            Key::Spec => registers.specs.get(&author).map(|w| w.seq),
+            Key::Control(n) => registers.controls.get(&(author, *n)).map(|w| w.seq),
+            Key::Claim(attempt, range) => registers.claims.get(&claim(*attempt, *range)).map(|w| w.seq),
+            Key::Run(attempt, range) => registers.runs.get(&claim(*attempt, *range)).map(|w| w.seq),
+            Key::Lost(attempt, range, node) => registers.losts.get(&(*attempt, *range, *node)).map(|w| w.seq),
+            Key::Accept(range) => registers.accepts.get(&(author, *range)).map(|w| w.seq),
+            Key::Seal => self.seals.get(&author).map(|(w, _)| w.seq),
+            Key::Mesh
+            | Key::Person(..)
+            | Key::Invite(_)
+            | Key::Member(_)
+            | Key::Role(..)
+            | Key::Revoke(_)
+            | Key::Recover(_)
+            | Key::Checkpoint(_) => return Err(()),
+        })
     }
 
     fn facts(&self) -> &Facts {
@@ -225,17 +256,24 @@ impl Job {
     }
 }
 
+/// Keeps a value that can be read; answers whether it can.
 fn put<K: Ord, V: serde::de::DeserializeOwned, W>(
     map: &mut BTreeMap<K, Written<W>>,
     key: K,
     seq: u64,
     value: &[u8],
     wrap: impl Fn(V) -> W,
-) {
+) -> bool {
     match cbor::decode(value) {
-        Ok(value) => map.insert(key, Written { seq, value: wrap(value) }),
-        Err(_) => map.remove(&key),
-    };
+        Ok(value) => {
+            map.insert(key, Written { seq, value: wrap(value) });
+            true
+        }
+        Err(_) => {
+            map.remove(&key);
+            false
+        }
+    }
 }
 
 fn register_digest(job: JobId, author: NodeId, key: &Key, value: &[u8]) -> Sum {

@@ -80,7 +80,7 @@ pub struct Replica<S> {
     feeds: BTreeMap<NodeId, Feed>,
     roster: Roster,
     roster_digest: Option<Sum>,
-    jobs: BTreeMap<JobId, (Job, Option<Sum>)>,
+    jobs: BTreeMap<JobId, (Job, Option<JobRow>)>,
     counts: counts::Counts,
     history: u64,
     cursors: prune::Cursors,
@@ -139,9 +139,9 @@ impl<S: Shelf> Replica<S> {
         self.state.root()
     }
 
-    /// Jobs in memory: all that are not finished, and those asked for recently.
+    /// Jobs in memory with their lines in lists: all that are not finished, and those asked for recently.
     #[must_use]
-    pub fn jobs(&self) -> &BTreeMap<JobId, (Job, Option<Sum>)> {
+    pub fn jobs(&self) -> &BTreeMap<JobId, (Job, Option<JobRow>)> {
         &self.jobs
     }
 

@@ -82,6 +82,20 @@ async fn a_nursery_that_was_killed_takes_no_cell_along_and_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_nursery_that_hangs_is_replaced() {
+    let cradle = Cradle::new(SandboxKind::Landlock, Vec::new());
+    drop(cradle.warm(exe()).unwrap());
+    let nursery = nurseries()[0];
+    assert!(Command::new("kill").args(["-STOP", &nursery.to_string()]).status().unwrap().success());
+    for _ in 0..2 {
+        let rig = Rig::new(SandboxKind::Landlock);
+        let cell = Cell::spawn_in(Some(cradle.warm(exe()).unwrap()), exe(), rig.shell("echo done")).unwrap();
+        assert_eq!(run(cell).await.text(0, Stream::Stdout), "done\n");
+    }
+    assert!(nurseries().iter().all(|pid| *pid != nursery), "it is gone");
+}
+
+#[tokio::test]
 async fn the_end_of_a_forked_cell_is_heard_with_its_cause() {
     let rig = Rig::new(SandboxKind::None);
     let (handle, mut events) = rig.spawn(rig.shell("sleep 600"));

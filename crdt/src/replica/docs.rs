@@ -24,7 +24,9 @@ const NOTE_DIGEST: &[u8] = b"note-digest/";
 impl<S: Shelf> Replica<S> {
     pub(super) fn write_register(&mut self, doc: DocId, author: NodeId, key: &Key, seq: u64, value: &[u8]) {
         let row = register_key(doc, &key.to_string(), author);
-        let old = self.shelf.get(Table::Registers, &row);
+        // What is not there is not looked for among the rows.
+        let in_memory = doc.as_job().map(|id| self.load_job(id).0.written_at(author, key));
+        let old = if in_memory == Some(Ok(None)) { None } else { self.shelf.get(Table::Registers, &row) };
         let old = old.as_deref().and_then(read_register_value);
         // Of a write-once key the first write counts, of any other the last, in whatever order they come.
         let stays = |old_seq: u64| if key.is_write_once() { old_seq <= seq } else { old_seq >= seq };
@@ -94,15 +96,15 @@ impl<S: Shelf> Replica<S> {
         self.registers(doc).into_iter().map(|r| (r.author, r.key, r.seq, r.value)).collect()
     }
 
-    pub(super) fn load_job(&mut self, id: JobId) -> &mut (Job, Option<Sum>) {
+    pub(super) fn load_job(&mut self, id: JobId) -> &mut (Job, Option<JobRow>) {
         if !self.jobs.contains_key(&id) {
             let mut job = Job::new(id);
             for r in self.registers(DocId::job(id)) {
                 job.set(r.author, &r.key, r.seq, &r.value, None);
             }
             job.refresh(&self.roster);
-            let digest = self.job_row(id).map(|row| row.digest);
-            self.jobs.insert(id, (job, digest));
+            let row = self.job_row(id);
+            self.jobs.insert(id, (job, row));
         }
         self.jobs.get_mut(&id).expect("just inserted")
     }
@@ -110,6 +112,9 @@ impl<S: Shelf> Replica<S> {
     /// A job's line in lists.
     #[must_use]
     pub fn job_row(&self, id: JobId) -> Option<JobRow> {
+        if let Some((_, row)) = self.jobs.get(&id) {
+            return row.clone();
+        }
         self.shelf.get(Table::Jobs, &id.0).and_then(|row| cbor::decode(&row).ok())
     }
 
@@ -127,27 +132,26 @@ impl<S: Shelf> Replica<S> {
 
     fn refold_job(&mut self, id: JobId) {
         self.load_job(id);
-        let before = self.job_row(id);
-        let was_sealed = before.as_ref().is_some_and(|row| row.sealed_ms.is_some());
-        let (job, digest) = self.jobs.get_mut(&id).expect("just loaded");
+        let (job, row) = self.jobs.get_mut(&id).expect("just loaded");
         job.refresh(&self.roster);
-        let row = (!job.is_unknown()).then(|| row_of(job, job.digest()));
-        let new = row.as_ref().map(|row| row.digest);
-        let old = std::mem::replace(digest, new);
-        if was_sealed && job.sealed_by().is_none() {
+        let new = (!job.is_unknown()).then(|| row_of(job, job.digest()));
+        let before = std::mem::replace(row, new.clone());
+        if before.as_ref().is_some_and(|row| row.sealed_ms.is_some()) && job.sealed_by().is_none() {
             self.reopened.insert(id);
         }
-        self.state.replace(&mut self.shelf, DocId::job(id), old.as_ref(), new.as_ref());
-        if row.is_none() {
+        let digest = |row: &Option<JobRow>| row.as_ref().map(|row| row.digest);
+        self.state.replace(&mut self.shelf, DocId::job(id), digest(&before).as_ref(), digest(&new).as_ref());
+        if new.is_none() {
             self.jobs.remove(&id);
         }
-        self.put_job_rows(id, before.as_ref(), row.as_ref());
+        self.put_job_rows(id, before.as_ref(), new.as_ref());
     }
 
     /// Writes what lists are made from, or takes it away where a revocation left nothing of the job.
     fn put_job_rows(&mut self, id: JobId, before: Option<&JobRow>, row: Option<&JobRow>) {
-        let open = row.is_some_and(|row| row.state().is_none_or(|state| !state.is_final()));
-        if self.shelf.get(Table::OpenJobs, &id.0).is_some() != open {
+        let is_open = |row: Option<&JobRow>| row.is_some_and(|row| row.state().is_none_or(|state| !state.is_final()));
+        let open = is_open(row);
+        if is_open(before) != open {
             self.shelf.put((Table::OpenJobs, id.0.to_vec(), open.then(Vec::new)));
         }
         let time_row = |row: Option<&JobRow>| row.filter(|r| r.submitter.is_some()).map(|r| time_key(r.created_ms, id));
@@ -252,10 +256,9 @@ impl<S: Shelf> Replica<S> {
                 self.shelf.put((Table::Notes, row, None));
             }
         }
-        let digests: Vec<(JobId, Option<Sum>)> =
-            docs.iter().filter_map(DocId::as_job).map(|id| (id, self.load_job(id).1)).collect();
-        for (id, _) in &digests {
-            self.jobs.remove(id);
+        // They are read from their rows again, and their lines in lists are as they were until they are folded.
+        for id in docs.iter().filter_map(DocId::as_job) {
+            self.jobs.remove(&id);
         }
         for (_, wire) in self.shelf.all(Table::Bundles, &author.0) {
             let Ok(bundle) = Bundle::decode(wire.into()) else {
@@ -276,9 +279,6 @@ impl<S: Shelf> Replica<S> {
                     Body::Register { .. } | Body::Notebook(_) | Body::Pruned => {}
                 }
             }
-        }
-        for (id, digest) in digests {
-            self.load_job(id).1 = digest;
         }
     }
 }

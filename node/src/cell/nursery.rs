@@ -12,10 +12,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
+    SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair, sockopt,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
@@ -33,6 +34,8 @@ pub(crate) const WORD: &str = "nursery";
 const PIPES: usize = 3;
 /// Bytes of the answer: a process id, or zero.
 const ANSWER_BYTES: usize = 4;
+/// Time for it. Longer: the nursery hangs, and another is started.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// The node's end of a nursery. Dropping it ends the nursery.
 #[derive(Debug)]
@@ -54,6 +57,7 @@ impl Nursery {
     /// all of them may reach.
     pub(super) fn start(exe: &Path, sandbox: SandboxKind, hidden: &[PathBuf]) -> io::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(ANSWER_WAIT))?;
         let mut command = Command::new(exe);
         command.arg(WORD);
         if sandbox == SandboxKind::Landlock {

@@ -36,6 +36,7 @@ pub struct WarmCell(Process);
 #[derive(Debug)]
 pub struct Cradle {
     /// How most cells will be confined, and what they will not see.
+    #[cfg(target_os = "linux")]
     expected: (SandboxKind, Vec<PathBuf>),
     #[cfg(target_os = "linux")]
     nursery: std::sync::Mutex<Option<super::nursery::Nursery>>,
@@ -105,8 +106,10 @@ impl Cell {
 impl Cradle {
     /// A cradle for cells that will mostly be confined like this: they are made faster. It serves any other as well.
     #[must_use]
+    #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "there a cell is a program's start"))]
     pub fn new(sandbox: SandboxKind, hidden: Vec<PathBuf>) -> Self {
         Self {
+            #[cfg(target_os = "linux")]
             expected: (sandbox, hidden),
             #[cfg(target_os = "linux")]
             nursery: std::sync::Mutex::default(),
