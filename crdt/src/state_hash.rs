@@ -104,4 +104,12 @@ mod tests {
         hash.replace(&mut shelf, DocId::ROSTER, Some(&a), None);
         assert_eq!(hash.root(), before);
     }
+
+    #[test]
+    fn other_rows_of_the_table_are_no_buckets() {
+        let mut shelf = MemoryShelf::default();
+        let before = StateHash::load(&shelf).root();
+        shelf.put((Table::Buckets, b"job-counts".to_vec(), Some(vec![7; 32])));
+        assert_eq!(StateHash::load(&shelf).root(), before);
+    }
 }
