@@ -122,18 +122,39 @@ async fn dropping_a_cell_that_nobody_used_ends_it() {
     assert!(own.iter().all(|pid| !Path::new("/proc").join(pid.to_string()).exists()), "{own:?}");
 }
 
+/// A process that does not outlive its test.
+struct Guarded(std::process::Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A node that is killed leaves nothing: no nursery, no cell, no task.
 #[test]
 fn a_killed_node_leaves_no_process() {
     let root = tempfile::tempdir().unwrap();
-    let mut node = Command::new(exe())
-        .args(["up", "--api", "127.0.0.1:0", "--no-mdns", "--json", "--listen", "/ip4/127.0.0.1/tcp/0", "--data-dir"])
-        .arg(root.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut node = Guarded(
+        Command::new(exe())
+            .args([
+                "up",
+                "--api",
+                "127.0.0.1:0",
+                "--no-mdns",
+                "--json",
+                "--listen",
+                "/ip4/127.0.0.1/tcp/0",
+                "--data-dir",
+            ])
+            .arg(root.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(node.stdout.take().unwrap()), &mut line).unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(node.0.stdout.take().unwrap()), &mut line).unwrap();
     let script = "(setsid sleep 600 &) ; sleep 600";
     let v6 = |args: &[&str]| Command::new(exe()).env("V6_DATA_DIR", root.path()).args(args).output().unwrap();
     assert!(v6(&["run", "--detach", "--", "sh", "-c", script]).status.success());
@@ -148,7 +169,7 @@ fn a_killed_node_leaves_no_process() {
     };
     let begun = Instant::now();
     let family = loop {
-        let family = below(node.id());
+        let family = below(node.0.id());
         if family.iter().filter(|pid| command_of(**pid).starts_with("sleep 600")).count() == 2 {
             break family;
         }
@@ -156,8 +177,8 @@ fn a_killed_node_leaves_no_process() {
         std::thread::sleep(Duration::from_millis(20));
     };
     assert!(family.iter().any(|pid| is_nursery(*pid)), "the nursery is one of them");
-    node.kill().unwrap();
-    node.wait().unwrap();
+    node.0.kill().unwrap();
+    node.0.wait().unwrap();
     let killed = Instant::now();
     let alive = |pid: &&u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
