@@ -9,6 +9,7 @@ pub mod doc;
 pub mod ids;
 pub mod job;
 pub mod limits;
+pub mod mutant;
 pub mod notebook;
 pub mod replica;
 pub mod roster;

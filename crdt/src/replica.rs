@@ -27,6 +27,7 @@ use crate::doc::{DocId, DocKind, Key};
 use crate::ids::{BundleHash, JobId, MeshId, NodeId};
 use crate::job::{Job, JobState};
 use crate::limits::{CLOCK_AHEAD_MS_MAX, WAITING_BUNDLES_PER_AUTHOR_MAX, WAITING_UNKNOWN_BUNDLES_MAX};
+use crate::mutant::{Mutant, is_made};
 use crate::roster::Roster;
 use crate::shelf::{Shelf, Table};
 use crate::state_hash::{StateHash, Sum};
@@ -292,7 +293,7 @@ impl<S: Shelf> Replica<S> {
 
     /// Whether an author's bundle counts outside the roster, whose fold judges that by itself.
     fn counts(&self, author: &NodeId, seq: u64) -> bool {
-        seq <= self.roster.last_counting(author)
+        seq <= self.roster.last_counting(author) || is_made(Mutant::CountsRevoked)
     }
 
     /// Whether a bundle's author may have a feed here: who was ever let in (revoked or not), the founder, or a node that the recovery

@@ -16,11 +16,13 @@ mod settle;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crdt::SigningKey;
 use crdt::doc::{DocId, TaskRange};
 use crdt::ids::{JobId, NodeId};
 use crdt::job::{Basis, ClaimId};
+use crdt::mutant::{Mutant, is_made};
 use crdt::replica::Replica;
 use crdt::shelf::Shelf;
 use rand::SeedableRng;
@@ -49,7 +51,7 @@ struct Peer {
 /// An offer that is known.
 #[derive(Debug, Clone)]
 struct KnownOffer {
-    offer: Offer,
+    offer: Arc<Offer>,
     /// When its newest number came.
     heard: Time,
 }
@@ -298,7 +300,7 @@ impl<S: Shelf> Core<S> {
     /// The offer of another member, if one is known.
     #[must_use]
     pub fn offer_of(&self, node: &NodeId) -> Option<&Offer> {
-        self.offers.get(node).map(|known| &known.offer)
+        self.offers.get(node).map(|known| &*known.offer)
     }
 
     /// Members that are connected.
@@ -309,6 +311,18 @@ impl<S: Shelf> Core<S> {
     /// Claims of ours that are not over, and whether they run.
     pub fn held(&self) -> impl Iterator<Item = (JobId, ClaimId, bool)> + '_ {
         self.held.iter().map(|((job, claim), held)| (*job, *claim, held.phase != Phase::Waiting))
+    }
+
+    /// What is kept of what others sent, with its bounds: for those who watch that none is exceeded.
+    #[must_use]
+    pub fn sizes(&self) -> [(&'static str, usize, usize); 4] {
+        use crate::limits::{CLAIMS_HELD_MAX, HEADS_PER_MESSAGE_MAX};
+        [
+            ("calls of others", self.called.len(), CLAIMS_HELD_MAX),
+            ("claims", self.held.len(), CLAIMS_HELD_MAX),
+            ("heads of others", self.peer_heads.len(), HEADS_PER_MESSAGE_MAX),
+            ("ranges asked for", self.wants.len(), 2 * HEADS_PER_MESSAGE_MAX),
+        ]
     }
 
     fn take(&mut self, now: Now, input: Input, out: &mut Effects) {
@@ -398,6 +412,7 @@ impl<S: Shelf> Core<S> {
         let mut open = Vec::new();
         for segment in job.segments() {
             match segment.waiting {
+                Waiting::Claim { lost_owner: Some(_), .. } if is_made(Mutant::IgnoresLost) => {}
                 Waiting::Claim { attempt, lost_owner } => {
                     let basis = match lost_owner {
                         Some(owner) => {
@@ -451,7 +466,7 @@ impl<S: Shelf> Core<S> {
         let is_admin = |node: &NodeId| roster.role(node).is_some_and(|role| role.may_administer());
         let revoked = || roster.revoked.contains_key(submitter) && is_admin(&self.me);
         let lower = || self.peers.iter().any(|(node, peer)| peer.connected && *node < self.me && is_admin(node));
-        *submitter == self.me || (revoked() && !lower())
+        *submitter == self.me || (revoked() && !lower()) || is_made(Mutant::AnybodyAccepts)
     }
 
     fn tick_forget(&mut self, now: Now) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crdt::bundle::{Bundle, Change};
 use crdt::doc::DocId;
-use crdt::ids::{JobId, NodeId};
+use crdt::ids::{JobId, MeshId, NodeId};
 use crdt::job::{ArtifactList, ArtifactRef, CheckpointRef, ClaimId, Exit, JobSpec, LogRef};
 
 use crate::limits::{HISTORY_BYTES_MAX, RETENTION_MS};
@@ -56,7 +56,7 @@ pub enum Input {
         /// [`crate::msg::Msg`].
         bytes: Bytes,
     },
-    /// A direct message of many bundles that the driver has verified beside the core ([`Input::message`]).
+    /// A direct or gossiped message of bundles that the driver has verified beside the core ([`Input::message`]).
     Verified {
         /// Who sent it (the connection says so).
         from: NodeId,
@@ -147,7 +147,8 @@ impl Input {
     /// verified here, beside the core. Cost: 50 µs per bundle of a message of at least 64 KiB, else nothing.
     #[must_use]
     pub fn message(from: NodeId, bytes: Bytes) -> Self {
-        let verified = if bytes.len() >= Verified::WORTH_BYTES { Verified::read(&bytes) } else { None };
+        let verify = |wire: Bytes| Bundle::decode(wire).ok();
+        let verified = if bytes.len() >= Verified::WORTH_BYTES { Verified::read(&bytes, verify) } else { None };
         match verified {
             Some(verified) => Self::Verified { from, verified },
             None => Self::Message { from, bytes },
@@ -155,27 +156,49 @@ impl Input {
     }
 }
 
-/// Bundles of a message, decoded and their signatures verified.
+/// What a message holds, decoded and its signatures verified. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Verified {
-    pub(crate) bundles: Vec<Bundle>,
-    /// How many did not verify.
-    pub(crate) refused: usize,
-    pub(crate) receipt: bool,
-    pub(crate) more: Option<(NodeId, u64)>,
+pub struct Verified(pub(crate) Content);
+
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    Bundles {
+        bundles: Arc<[Bundle]>,
+        /// How many did not verify.
+        refused: usize,
+        receipt: bool,
+        more: Option<(NodeId, u64)>,
+    },
+    Offer(NodeId, Arc<Offer>),
 }
 
 impl Verified {
     /// Bytes of a message from which on a driver verifies it beside the core.
     const WORTH_BYTES: usize = 64 * 1024;
 
-    /// Reads a message of bundles; `None` when it is another. Cost: 50 µs per bundle.
-    fn read(bytes: &Bytes) -> Option<Self> {
+    /// Reads a message of bundles; `None` when it is another. `verify` is [`Bundle::decode`], or remembers what that said.
+    #[must_use]
+    pub fn read(bytes: &[u8], verify: impl FnMut(Bytes) -> Option<Bundle>) -> Option<Self> {
         let Some(Msg::Bundles { bundles, receipt, more }) = Msg::decode(bytes) else { return None };
         let count = bundles.len();
-        let bundles: Vec<Bundle> =
-            bundles.into_iter().filter_map(|wire| Bundle::decode(wire.into_vec().into()).ok()).collect();
-        Some(Self { refused: count - bundles.len(), bundles, receipt, more })
+        let bundles: Arc<[Bundle]> = bundles.into_iter().map(|wire| wire.into_vec().into()).filter_map(verify).collect();
+        Some(Self(Content::Bundles { refused: count - bundles.len(), bundles, receipt, more }))
+    }
+
+    /// How many signatures it stands for.
+    #[must_use]
+    pub fn signatures(&self) -> usize {
+        match &self.0 {
+            Content::Bundles { bundles, .. } => bundles.len(),
+            Content::Offer(..) => 1,
+        }
+    }
+
+    /// Reads a message of an offer; `None` when it is another, or does not verify. Cost: 50 µs.
+    #[must_use]
+    pub fn offer(bytes: &[u8], mesh: MeshId) -> Option<Self> {
+        let Some(Msg::Offer(signed)) = Msg::decode(bytes) else { return None };
+        Some(Self(Content::Offer(signed.node, Arc::new(signed.open(mesh)?))))
     }
 }
 

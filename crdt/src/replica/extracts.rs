@@ -19,6 +19,12 @@ use crate::shelf::{Shelf, Table};
 const EXTRACT: &[u8] = b"extract/";
 
 impl<S: Shelf> Replica<S> {
+    /// Whether the roster is known ahead of the feeds.
+    #[must_use]
+    pub fn has_extracts(&self) -> bool {
+        self.has_extracts
+    }
+
     /// All bundles that change the roster, without their other bodies, as they travel. Cost: linear in the roster.
     #[must_use]
     pub fn roster_extracts(&self) -> Vec<Bytes> {

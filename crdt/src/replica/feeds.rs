@@ -8,6 +8,7 @@ use super::{Ingest, Replica};
 use crate::bundle::Bundle;
 use crate::cbor;
 use crate::ids::{BundleHash, NodeId};
+use crate::mutant::{Mutant, is_made};
 use crate::shelf::{Shelf, Table};
 
 /// What is known of a feed.
@@ -221,7 +222,7 @@ impl<S: Shelf> Replica<S> {
         let row = cbor::encode(&(author, fork_seq, branches));
         self.shelf.put((Table::Forks, bundle_key(author, fork_seq), Some(row)));
         let head = self.feeds.get(&author).map_or(0, |feed| feed.seq);
-        let keep = fork_seq - 1;
+        let keep = if is_made(Mutant::RewindsWholly) { 0 } else { fork_seq - 1 };
         if head <= keep {
             let mut feed = self.feeds.get(&author).cloned().unwrap_or_default();
             feed.frozen = head == keep;
@@ -230,8 +231,8 @@ impl<S: Shelf> Replica<S> {
             }
             return;
         }
-        let docs = self.docs_touched(author, fork_seq);
-        for seq in fork_seq..=head {
+        let docs = self.docs_touched(author, keep + 1);
+        for seq in keep + 1..=head {
             self.put_bundle(author, seq, None);
         }
         let last =

@@ -9,6 +9,7 @@ use crdt::job::{
     rendezvous,
 };
 use crdt::limits::WATCHERS_MAX;
+use crdt::mutant::{Mutant, is_made};
 use crdt::shelf::Shelf;
 
 use super::{Called, Core, Held, Phase};
@@ -38,7 +39,7 @@ impl<S: Shelf> Core<S> {
         out: &mut Effects,
     ) {
         let Some(place) = rank.iter().position(|node| *node == self.me) else { return };
-        if self.called.len() >= CLAIMS_HELD_MAX {
+        if self.called.len() >= CLAIMS_HELD_MAX && !is_made(Mutant::TakesEveryCall) {
             self.decline(from, &rank, (job, attempt, range.start), Lack::Busy, out);
             return;
         }
@@ -126,7 +127,7 @@ impl<S: Shelf> Core<S> {
     /// Tasks like this one that may be claimed on top of what is held: free slots, or as many as end within a second.
     pub(super) fn room(&self, now: Now, spec: &JobSpec) -> u32 {
         let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
-        let free = self.offer.slots.saturating_sub(held);
+        let free = self.offer.slots.saturating_sub(held + u32::from(is_made(Mutant::KeepsSlotBack)));
         if free > 0 || self.held.len() >= CLAIMS_HELD_MAX {
             return free;
         }
@@ -296,6 +297,10 @@ impl<S: Shelf> Core<S> {
     }
 
     pub(super) fn on_ended(&mut self, now: Now, job: JobId, claim: ClaimId, log: Option<LogRef>, cost_micros: u64) {
+        let ending = self.held.get(&(job, claim)).is_some_and(|held| held.phase == Phase::Ending);
+        if ending && is_made(Mutant::LeaksSlot) {
+            return;
+        }
         let Some(mut held) = self.held.remove(&(job, claim)) else { return };
         if let Phase::Running { since } = held.phase {
             let ran = held.report.tasks.iter().filter_map(|t| t.2.as_ref().map(|(end, _)| end.saturating_sub(t.1)));

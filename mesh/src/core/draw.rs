@@ -10,6 +10,7 @@ use crdt::doc::TaskRange;
 use crdt::ids::{JobId, NodeId, PersonId};
 use crdt::job::{Basis, JobSpec, rendezvous};
 use crdt::limits::TASKS_PER_CLAIM_MAX;
+use crdt::mutant::{Mutant, is_made};
 use crdt::shelf::Shelf;
 use rand::RngExt;
 
@@ -127,6 +128,9 @@ impl<S: Shelf> Core<S> {
 
     /// Draws a person, then one of that person's oldest tasks of the highest priority.
     fn pick(&mut self, candidates: &[Candidate]) -> Option<usize> {
+        if is_made(Mutant::OldestFirst) {
+            return (0..candidates.len()).min_by_key(|at| (candidates[*at].created_ms, candidates[*at].id));
+        }
         let slots: usize = self.live_offers().map(|(_, offer)| offer.slots as usize).sum();
         let mut persons = candidates.chunk_by(|a, b| a.person == b.person);
         let draw = self.rng.random_range(0..persons.clone().count().max(1));

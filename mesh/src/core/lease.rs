@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crdt::doc::{DocId, Key};
 use crdt::ids::{JobId, NodeId};
 use crdt::job::{ClaimId, Job, Lost, Segment};
+use crdt::mutant::{Mutant, is_made};
 use crdt::shelf::Shelf;
 
 use super::{CLAIM_FLOOR, Core, Phase, token};
@@ -90,7 +91,11 @@ impl<S: Shelf> Core<S> {
         self.lost_peers_at.retain(|at| now.mono.ms_since(*at) < LEASE_MS);
         let connected = self.connected().count();
         let isolated = self.lost_peers_at.len() >= 2 && self.lost_peers_at.len() >= connected;
-        let lease = if isolated { 2 * LEASE_MS } else { LEASE_MS };
+        let lease = match isolated {
+            _ if is_made(Mutant::ShortLease) => PRESENCE_EVERY_MS * 9 / 10,
+            true => 2 * LEASE_MS,
+            false => LEASE_MS,
+        };
         let mut lost = Vec::new();
         let mut next: Option<Time> = None;
         for ((job, claim), watch) in &self.watches {

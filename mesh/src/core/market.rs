@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crdt::doc::TaskRange;
 use crdt::ids::{JobId, NodeId};
@@ -31,20 +32,26 @@ impl<S: Shelf> Core<S> {
         if signed.node == self.me || !self.replica.roster().is_member(&signed.node) {
             return;
         }
-        let Some(offer) = signed.open(self.replica.mesh()) else {
-            out.push(Effect::Misbehaved(via, "an offer that does not verify"));
-            return;
-        };
-        let order = (offer.incarnation, offer.number);
-        let known = self.offers.get(&signed.node).map(|k| (k.offer.incarnation, k.offer.number));
-        if known.is_none_or(|known| known < order) {
-            let moved = self.offers.get(&signed.node).is_none_or(|k| k.offer.addrs != offer.addrs);
-            if moved || !self.is_connected(&signed.node) {
-                out.push(Effect::Reachable(signed.node, offer.addrs.clone()));
-            }
-            self.offers.insert(signed.node, KnownOffer { offer, heard: now.mono });
-            self.offers_version += 1;
+        match signed.open(self.replica.mesh()) {
+            Some(offer) => self.take_offer(now, signed.node, Arc::new(offer), out),
+            None => out.push(Effect::Misbehaved(via, "an offer that does not verify")),
         }
+    }
+
+    /// An offer that its node signed.
+    pub(super) fn take_offer(&mut self, now: Now, node: NodeId, offer: Arc<Offer>, out: &mut Effects) {
+        let order = (offer.incarnation, offer.number);
+        let known = self.offers.get(&node).map(|k| (k.offer.incarnation, k.offer.number));
+        let is_newer = known.is_none_or(|known| known < order);
+        if node == self.me || !is_newer || !self.replica.roster().is_member(&node) {
+            return;
+        }
+        let moved = self.offers.get(&node).is_none_or(|k| k.offer.addrs != offer.addrs);
+        if moved || !self.is_connected(&node) {
+            out.push(Effect::Reachable(node, offer.addrs.clone()));
+        }
+        self.offers.insert(node, KnownOffer { offer, heard: now.mono });
+        self.offers_version += 1;
     }
 
     /// Interval of offers that did not change.
@@ -77,7 +84,7 @@ impl<S: Shelf> Core<S> {
         // A connection outlives a pulled cable for a while.
         let now = Now { mono: self.turn_at, wall_ms: 0 };
         let is_here = move |node: &NodeId| self.is_connected(node) && self.is_heard(now, node, 2 * LEASE_MS);
-        let others = self.offers.iter().filter(move |(node, _)| is_here(node)).map(|(n, k)| (*n, &k.offer));
+        let others = self.offers.iter().filter(move |(node, _)| is_here(node)).map(|(n, k)| (*n, &*k.offer));
         others.chain([(self.me, &self.offer)]).filter(move |(node, _)| may_run(node))
     }
 
@@ -159,6 +166,9 @@ impl<S: Shelf> Core<S> {
     /// would only be declined. They wait, or are drawn.
     fn calls_to_drive(&self, now: Now) -> Vec<(JobId, u32)> {
         // Who is busy draws when a slot of its is free: a call that nobody took waits for an offer with a free slot.
+        if self.calls.is_empty() {
+            return Vec::new();
+        }
         let version = self.offers_version;
         let some_free = self.live_offers().any(|(_, offer)| offer.free > 0);
         let free = |(node, offer): (NodeId, &Offer)| offer.slots.saturating_sub(self.load(node)) as usize;

@@ -13,7 +13,7 @@ use rand::RngExt;
 use serde_bytes::ByteBuf;
 
 use super::Core;
-use crate::io::{Effect, Effects, Verified};
+use crate::io::{Content, Effect, Effects, Verified};
 use crate::limits::{
     BUNDLES_MESSAGE_BYTES_MAX, BUNDLES_PER_MESSAGE_MAX, FEED_BEHIND_MAX, FEED_FAR_BEHIND, FEED_TAIL,
     HEADS_PER_MESSAGE_MAX, REPAIR_EVERY_MS, ROSTER_AGAIN_MS, STALE_TAIL_ROUNDS, WANT_AGAIN_MS,
@@ -94,14 +94,19 @@ impl<S: Shelf> Core<S> {
     /// Bundles that the driver has verified, as many of a long history.
     pub(super) fn on_verified(&mut self, now: Now, from: NodeId, verified: Verified, out: &mut Effects) {
         self.peers.entry(from).or_default().last_heard = now.mono;
-        for _ in 0..verified.refused {
-            out.push(Effect::Misbehaved(from, "a bundle that does not verify"));
+        match verified.0 {
+            Content::Offer(node, offer) => self.take_offer(now, node, offer, out),
+            Content::Bundles { bundles, refused, receipt, more } => {
+                for _ in 0..refused {
+                    out.push(Effect::Misbehaved(from, "a bundle that does not verify"));
+                }
+                for bundle in bundles.iter() {
+                    self.take_in(now, from, bundle.clone(), out);
+                }
+                self.want_missing(now, out);
+                self.after_bundles(now, from, receipt, more, out);
+            }
         }
-        for bundle in verified.bundles {
-            self.take_in(now, from, bundle, out);
-        }
-        self.want_missing(now, out);
-        self.after_bundles(now, from, verified.receipt, verified.more, out);
     }
 
     fn after_bundles(&mut self, now: Now, from: NodeId, receipt: bool, more: Option<(NodeId, u64)>, out: &mut Effects) {

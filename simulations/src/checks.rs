@@ -1,0 +1,594 @@
+//! The invariants: what must hold at every step, and what must hold once everything was healed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crdt::doc::{DocId, Key};
+use crdt::ids::{JobId, NodeId};
+use crdt::job::{AttemptState, ClaimId, JobState, Outcome, Waiting};
+use crdt::replica::Feed;
+use mesh::limits::{CLAIMS_HELD_MAX, LEASE_MS};
+use serde::Serialize;
+
+use crate::world::World;
+
+/// An invariant's name and the sentence that it stands for.
+pub const INVARIANTS: [(&str, &str); 13] = [
+    ("acknowledged-kept", "acknowledged entries are never lost, and are where their receipts said"),
+    ("same-feeds-same-state", "two nodes with the same feeds show the same state hash"),
+    ("one-result", "one accepted result per task, never flipped"),
+    ("at-most-once", "what may start once never starts twice"),
+    ("own-register", "nobody writes another's register"),
+    ("ledger-grows", "what is known only grows; a feed is rewound to its fork alone, and nobody honest forks"),
+    ("revoked-silent", "what a member writes after its revocation changes nothing"),
+    ("ends-or-says-why", "every task ends or says why it waits, and all nodes come to know the same"),
+    ("idle-slot", "no task waits while a fitting slot is idle for longer than calls and draws take"),
+    ("lease-kept", "no lease is lost while most of its watchers hear the owner"),
+    ("fair", "no person waits for ever beside another's long queue"),
+    ("bounds", "messages, queues and slots stay within their bounds"),
+    ("slots-return", "free slots come back to the total"),
+];
+
+/// Violations after which a run ends.
+const ENOUGH: usize = 10;
+/// Nodes up to which everything is looked at each second; in larger meshes seldom.
+const CLOSE_LOOK_NODES_MAX: usize = 64;
+/// Looks, a second apart, at which a task may be found waiting beside an idle fitting slot.
+const IDLE_LOOKS_MAX: u32 = 3;
+/// Time without faults after which idle slots are looked at.
+const CALM_US: u64 = 20_000_000;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// Name of the invariant.
+    pub invariant: &'static str,
+    /// When, in virtual milliseconds.
+    pub step: u64,
+    /// What.
+    pub detail: String,
+}
+
+/// What the checks remember.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    pub(crate) violations: Vec<Violation>,
+    fates: BTreeMap<JobId, usize>,
+    holders: BTreeMap<usize, Vec<u32>>,
+    /// Nodes that lost rows which were durable.
+    disk_lost: BTreeSet<u32>,
+    joined: BTreeSet<u32>,
+    seen: BTreeMap<u32, BTreeMap<NodeId, u64>>,
+    accepted: BTreeMap<(JobId, u32), (Outcome, u32, Option<NodeId>)>,
+    /// When a node last heard another, newest last.
+    heard: BTreeMap<(u32, u32), VecDeque<u64>>,
+    losses: BTreeSet<(JobId, ClaimId, NodeId)>,
+    idle: BTreeMap<(JobId, u32, u32), u32>,
+    now_us: u64,
+    watch: bool,
+    ticks: u64,
+}
+
+impl Checks {
+    pub(crate) fn new(members: usize) -> Self {
+        Self {
+            violations: Vec::new(),
+            fates: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            disk_lost: BTreeSet::new(),
+            joined: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            losses: BTreeSet::new(),
+            idle: BTreeMap::new(),
+            now_us: 0,
+            watch: members <= CLOSE_LOOK_NODES_MAX,
+            ticks: 0,
+        }
+    }
+
+    pub(crate) fn remember(&mut self, id: JobId, n: usize) {
+        self.fates.insert(id, n);
+    }
+
+    pub(crate) fn fate_of(&self, id: &JobId) -> Option<usize> {
+        self.fates.get(id).copied()
+    }
+
+    pub(crate) fn is_enough(&self) -> bool {
+        self.violations.len() >= ENOUGH
+    }
+
+    pub(crate) fn violated(&mut self, invariant: &'static str, at_us: u64, detail: String) {
+        debug_assert!(INVARIANTS.iter().any(|(name, _)| *name == invariant), "{invariant} is an invariant");
+        if self.violations.len() < ENOUGH && !self.violations.iter().any(|v| v.detail == detail) {
+            self.violations.push(Violation { invariant, step: at_us / 1_000, detail });
+        }
+    }
+
+    pub(crate) fn bound(&mut self, holds: bool, detail: impl FnOnce() -> String) {
+        if !holds {
+            self.violated("bounds", self.now_us, detail());
+        }
+    }
+
+    pub(crate) fn heard(&mut self, from: u32, to: u32, at_us: u64) {
+        self.now_us = at_us;
+        if self.watch {
+            let times = self.heard.entry((from, to)).or_default();
+            times.push_back(at_us);
+            while times.front().is_some_and(|first| at_us - first > 30_000_000) {
+                times.pop_front();
+            }
+        }
+    }
+
+    /// Whether a node heard another without a silence of a lease within the last three.
+    fn heard_steadily(&self, from: u32, to: u32, now_us: u64) -> bool {
+        let lease_us = LEASE_MS * 1_000;
+        let Some(times) = self.heard.get(&(from, to)) else { return false };
+        let since = now_us.saturating_sub(3 * lease_us);
+        let mut last = since;
+        for at in times.iter().copied().filter(|at| *at >= since).chain([now_us]) {
+            if at - last > lease_us - 1_100_000 {
+                return false;
+            }
+            last = at;
+        }
+        true
+    }
+
+    /// Rows of this node that were durable are gone.
+    pub(crate) fn lost_disk(&mut self, at: u32) {
+        self.disk_lost.insert(at);
+        self.seen.remove(&at);
+    }
+
+    pub(crate) fn process_ended(&mut self, at: u32) {
+        self.seen.remove(&at);
+    }
+
+    pub(crate) fn joined(&mut self, at: u32) {
+        self.joined.insert(at);
+    }
+}
+
+impl World {
+    /// The receipt must be true: as many nodes hold the job as the answer says.
+    pub(crate) fn check_ack(&mut self, _node: u32, n: usize, durable_on: u32) {
+        let id = self.fates[n].id;
+        let count = u32::try_from(self.nodes.len()).expect("few nodes");
+        let holders: Vec<u32> = (0..count).filter(|at| self.holds(*at, id)).collect();
+        let lost = u32::try_from(self.checks.disk_lost.len()).unwrap_or(u32::MAX);
+        if u32::try_from(holders.len()).unwrap_or(0) + lost < durable_on {
+            let detail = format!("job {n} is said to be on {durable_on} nodes and is on {holders:?}");
+            self.checks.violated("acknowledged-kept", self.now_us, detail);
+        }
+        self.checks.holders.insert(n, holders);
+    }
+
+    fn holds(&self, at: u32, id: JobId) -> bool {
+        use crdt::shelf::{Shelf, Table};
+        if self.burned.contains(&at) {
+            return false;
+        }
+        match self.core(at) {
+            Some(core) => core.replica().job_row(id).is_some_and(|row| row.state.is_some()),
+            None => self.node(at).disk.as_ref().is_some_and(|disk| disk.get(Table::Jobs, &id.0).is_some()),
+        }
+    }
+
+    pub(crate) fn check_tick(&mut self) {
+        self.checks.ticks += 1;
+        self.checks.now_us = self.now_us;
+        if self.nodes.len() > CLOSE_LOOK_NODES_MAX {
+            if self.checks.ticks.is_multiple_of(30) {
+                self.check_states();
+                self.check_sizes();
+            }
+            return;
+        }
+        self.check_states();
+        self.check_growth();
+        self.check_owners();
+        self.check_results();
+        self.check_sizes();
+        self.check_leases();
+        self.check_idle();
+    }
+
+    fn check_states(&mut self) {
+        let mut states: BTreeMap<[u8; 32], ([u8; 32], u32)> = BTreeMap::new();
+        for at in self.running() {
+            let Some(core) = self.core(at) else { continue };
+            let feeds = core.replica().feeds();
+            if feeds.values().any(|feed| feed.tail.is_some()) || core.replica().has_extracts() {
+                continue;
+            }
+            let (digest, state) = (heads_digest(feeds), core.replica().state_hash());
+            match states.get(&digest) {
+                Some((known, other)) if *known != state => {
+                    let detail = format!("nodes {other} and {at} hold the same feeds and show two states");
+                    self.checks.violated("same-feeds-same-state", self.now_us, detail);
+                    return;
+                }
+                Some(_) => {}
+                None => drop(states.insert(digest, (state, at))),
+            }
+        }
+    }
+
+    fn check_growth(&mut self) {
+        for at in self.running() {
+            let Some(core) = self.core(at) else { continue };
+            let heads: Vec<(NodeId, u64, bool)> =
+                core.replica().feeds().iter().map(|(author, feed)| (*author, feed.seq, feed.frozen)).collect();
+            for (author, seq, frozen) in heads {
+                let Some(author_at) = self.index.get(&author).copied() else { continue };
+                let before = self.checks.seen.entry(at).or_default().insert(author, seq).unwrap_or(0);
+                let fork = self.forked_at.get(&author_at).copied();
+                if frozen && fork.is_none() {
+                    let detail = format!("node {author_at} is honest and node {at} froze its feed at {seq}");
+                    self.checks.violated("ledger-grows", self.now_us, detail);
+                }
+                if seq < before && fork.is_none_or(|fork| seq + 1 < fork) {
+                    let detail = format!("node {at} rewound the feed of {author_at} from {before} to {seq}");
+                    self.checks.violated("ledger-grows", self.now_us, detail);
+                }
+            }
+        }
+    }
+
+    /// What a node holds of another's feed is what that one wrote.
+    fn check_owners(&mut self) {
+        for author in self.running() {
+            let (Some(core), id) = (self.core(author), self.node(author).id) else { continue };
+            if self.forked_at.contains_key(&author) || self.checks.disk_lost.contains(&author) {
+                continue;
+            }
+            let own = core.replica().feeds().get(&id).cloned().unwrap_or_default();
+            for at in self.running() {
+                let Some(feed) = self.core(at).and_then(|core| core.replica().feeds().get(&id)) else { continue };
+                if feed.seq > own.seq || (feed.seq == own.seq && feed.hash != own.hash) {
+                    let detail = format!("node {at} holds bundle {} of node {author}, who wrote no such", feed.seq);
+                    self.checks.violated("own-register", self.now_us, detail);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the jobs of a node may be undone by what its members did.
+    fn is_suspect(&self, node: u32) -> bool {
+        self.forked_at.contains_key(&node) || self.revoked.contains(&node)
+    }
+
+    fn check_results(&mut self) {
+        for n in 0..self.fates.len() {
+            let fate = &self.fates[n];
+            let (id, tasks, submitter) = (fate.id, fate.submit.array.max(1), fate.submit.node);
+            if fate.submitted_us.is_none() || self.is_suspect(submitter) || self.checks.disk_lost.contains(&submitter) {
+                continue;
+            }
+            for at in self.running() {
+                let Some(job) = self.core(at).and_then(|core| core.replica().cached_job(&id)) else { continue };
+                let found: Vec<_> = (0..tasks)
+                    .filter_map(|task| job.accepted(task).map(|a| (task, (a.outcome, a.attempt, a.node))))
+                    .collect();
+                for (task, result) in found {
+                    let known = *self.checks.accepted.entry((id, task)).or_insert(result);
+                    if known != result {
+                        let detail = format!("task {task} of job {n} was {known:?} and is {result:?} on node {at}");
+                        self.checks.violated("one-result", self.now_us, detail);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_sizes(&mut self) {
+        for at in self.running() {
+            let Some(core) = self.core(at) else { continue };
+            let (sizes, held) = (core.sizes(), core.held().count());
+            for (name, size, bound) in sizes {
+                if size > bound {
+                    let detail = format!("node {at} keeps {size} of {name}, more than {bound}");
+                    self.checks.violated("bounds", self.now_us, detail);
+                }
+            }
+            if held > CLAIMS_HELD_MAX {
+                self.checks.violated("bounds", self.now_us, format!("node {at} holds too many claims"));
+            }
+        }
+    }
+
+    /// Of every loss that is declared, whether who declared it had heard the owner.
+    fn check_leases(&mut self) {
+        for owner in self.running() {
+            let Some(core) = self.core(owner) else { continue };
+            if self.node(owner).paused || self.is_suspect(owner) {
+                continue;
+            }
+            let me = self.node(owner).id;
+            let running: Vec<(JobId, ClaimId)> =
+                core.held().filter(|(.., runs)| *runs).map(|(job, claim, _)| (job, claim)).collect();
+            for (id, claim) in running {
+                let started = self.starts.get(&(id, claim.range.start)).is_some_and(|starts| starts.contains(&claim));
+                let Some(job) = self.core(owner).and_then(|core| core.replica().cached_job(&id)) else { continue };
+                let Some(written) = job.claims().get(&claim).filter(|_| started && claim.owner == me) else { continue };
+                let watchers = written.value.watchers.clone();
+                let by: Vec<NodeId> = job.lost_by(&claim).collect();
+                let lost = job.attempts(claim.range.start).iter().any(|a| a.id == claim && a.state == AttemptState::Lost);
+                if !lost || !self.checks.losses.insert((id, claim, me)) {
+                    continue;
+                }
+                let hears = |watcher: &&NodeId| {
+                    let Some(at) = self.index.get(*watcher).copied() else { return false };
+                    self.core(at).is_some()
+                        && !self.node(at).paused
+                        && self.checks.heard_steadily(owner, at, self.now_us)
+                };
+                let hearing = watchers.iter().filter(hears).count();
+                if hearing * 2 > watchers.len() {
+                    let detail = format!(
+                        "node {owner} runs {claim:?} of {id} and {hearing} of {} watchers hear it, yet {} declared it lost",
+                        watchers.len(),
+                        by.len()
+                    );
+                    self.checks.violated("lease-kept", self.now_us, detail);
+                }
+            }
+        }
+    }
+
+    fn is_calm(&self) -> bool {
+        let weather = &self.net.weather;
+        let still = weather.loss_ppm == 0 && weather.double_ppm == 0 && !weather.reorders && weather.sites <= 1;
+        still && self.now_us > self.last_fault_us + CALM_US && self.now_us > 5_000_000
+    }
+
+    fn check_idle(&mut self) {
+        if !self.is_calm() {
+            self.checks.idle.clear();
+            return;
+        }
+        let mut seen = BTreeSet::new();
+        for fate in &self.fates {
+            let Some(core) = self.core(fate.submit.node).filter(|_| fate.acked_us.is_some()) else { continue };
+            let Some(job) = core.replica().cached_job(&fate.id) else { continue };
+            let ready = fate.submit.after.iter().all(|up| {
+                core.replica().job_row(self.fates[*up as usize].id).and_then(|r| r.state()) == Some(JobState::Done)
+            });
+            let first = job.segments().iter().find_map(|s| match s.waiting {
+                Waiting::Claim { attempt: 1, .. } => Some(s.range.start),
+                _ => None,
+            });
+            let (Some(task), Some((_, spec)), true) = (first, job.spec(), ready && !job.is_cancelled()) else { continue };
+            for at in self.running() {
+                let Some(other) = self.core(at).filter(|_| !self.node(at).is_idler && !self.is_suspect(at)) else {
+                    continue;
+                };
+                let free = other.held().count() < other.offer().slots as usize;
+                let known = other.replica().cached_job(&fate.id).is_some();
+                if free && known && mesh::offer::lacks(other.offer(), spec).is_empty() {
+                    seen.insert((fate.id, task, at));
+                }
+            }
+        }
+        let before = std::mem::take(&mut self.checks.idle);
+        for key in seen {
+            let looks = before.get(&key).copied().unwrap_or(0) + 1;
+            if looks > IDLE_LOOKS_MAX {
+                let detail = format!("task {} of {} waits while node {} has a fitting free slot", key.1, key.0, key.2);
+                self.checks.violated("idle-slot", self.now_us, detail);
+            }
+            self.checks.idle.insert(key, looks);
+        }
+    }
+
+    /// Nodes whose word counts at the end: those that run and were not shut out.
+    fn standing(&self) -> Vec<u32> {
+        self.running().into_iter().filter(|at| !self.revoked.contains(at)).collect()
+    }
+
+    /// Whether nothing is left to be done.
+    pub(crate) fn is_settled(&mut self) -> bool {
+        if self.now_us < (self.plan.heal_ms + 3_000) * 1_000 {
+            return false;
+        }
+        let standing = self.standing();
+        let Some(first) = standing.first().copied() else { return true };
+        let heads = |world: &Self, at: u32| world.core(at).map(|core| heads_digest(core.replica().feeds()));
+        if standing.iter().any(|at| heads(self, *at) != heads(self, first)) {
+            return false;
+        }
+        if standing.iter().any(|at| self.core(*at).is_some_and(|core| core.held().count() > 0)) {
+            return false;
+        }
+        (0..self.fates.len()).all(|n| self.is_over(first, n) || self.may_wait(first, n))
+    }
+
+    fn state_at(&self, at: u32, id: JobId) -> Option<JobState> {
+        self.core(at).and_then(|core| core.replica().job_row(id)).and_then(|row| row.state())
+    }
+
+    fn is_over(&self, at: u32, n: usize) -> bool {
+        self.fates[n].acked_us.is_none() || self.state_at(at, self.fates[n].id).is_some_and(JobState::is_final)
+    }
+
+    /// Whether a job has a reason to wait that no scheduler can take away.
+    fn may_wait(&self, at: u32, n: usize) -> bool {
+        let fate = &self.fates[n];
+        let submit = &fate.submit;
+        let sold = |label: &String| {
+            self.standing().iter().any(|at| self.core(*at).is_some_and(|core| core.offer().labels.contains(label)))
+        };
+        submit.labels.iter().any(|label| !sold(label))
+            || submit.after.iter().any(|up| !self.is_over(at, *up as usize) && self.may_wait(at, *up as usize))
+            // What an away or burned submitter wanted is never accepted; what it may start once waits for a person.
+            || self.core(submit.node).is_none()
+            || self.is_suspect(submit.node)
+            || submit.at_most_once
+    }
+
+    /// Looks at everything once more after the run.
+    pub(crate) fn check_end(&mut self) {
+        if self.checks.is_enough() {
+            return;
+        }
+        self.check_tick();
+        self.check_convergence();
+        self.check_kept();
+        self.check_ends();
+        self.check_slots();
+        self.check_revoked();
+        self.check_fairness();
+    }
+
+    fn check_convergence(&mut self) {
+        let standing = self.standing();
+        let Some(first) = standing.first().copied() else { return };
+        let heads = |at: u32| -> BTreeMap<NodeId, Feed> {
+            self.core(at).map(|core| core.replica().feeds().clone()).unwrap_or_default()
+        };
+        let known = heads(first);
+        for at in standing {
+            let other = heads(at);
+            if other != known {
+                let differs = |author: &&NodeId| known.get(*author) != other.get(*author);
+                let authors: Vec<String> = known
+                    .keys()
+                    .filter(differs)
+                    .map(|a| {
+                        let seq = |feeds: &BTreeMap<NodeId, Feed>| feeds.get(a).map(|f| (f.seq, f.frozen));
+                        format!("{:?}: {:?} and {:?}", self.index.get(a), seq(&known), seq(&other))
+                    })
+                    .collect();
+                let detail = format!("nodes {first} and {at} did not come to know the same: {}", authors.join(", "));
+                self.checks.violated("ends-or-says-why", self.now_us, detail);
+                return;
+            }
+        }
+    }
+
+    /// Acknowledged jobs that are known nowhere.
+    pub(crate) fn lost_jobs(&self) -> Vec<usize> {
+        let standing = self.standing();
+        let kept = |n: &usize| {
+            let holders = self.checks.holders.get(n).cloned().unwrap_or_default();
+            let excused = !holders.is_empty() && holders.iter().all(|at| self.checks.disk_lost.contains(at));
+            excused || self.is_suspect(self.fates[*n].submit.node)
+        };
+        let acked = (0..self.fates.len()).filter(|n| self.fates[*n].acked_us.is_some());
+        acked
+            .filter(|n| !standing.iter().all(|at| self.state_at(*at, self.fates[*n].id).is_some()) && !kept(n))
+            .collect()
+    }
+
+    fn check_kept(&mut self) {
+        for n in self.lost_jobs() {
+            let id = self.fates[n].id;
+            let without: Vec<u32> =
+                self.standing().into_iter().filter(|at| self.state_at(*at, id).is_none()).collect();
+            let detail = format!("job {n} was acknowledged and is not known on nodes {without:?}");
+            self.checks.violated("acknowledged-kept", self.now_us, detail);
+        }
+    }
+
+    fn check_ends(&mut self) {
+        let Some(first) = self.standing().first().copied() else { return };
+        let lost = self.lost_jobs();
+        for n in 0..self.fates.len() {
+            if self.is_over(first, n) || lost.contains(&n) {
+                continue;
+            }
+            let (id, waits) = (self.fates[n].id, self.may_wait(first, n));
+            let at = if self.core(self.fates[n].submit.node).is_some() { self.fates[n].submit.node } else { first };
+            let why = self.node_mut(at).core.as_mut().and_then(|core| core.explain(id)).map(|e| e.summary);
+            let said = why.as_ref().is_some_and(|why| !why.is_empty());
+            if !waits || !said {
+                let state = self.state_at(first, id);
+                let detail = format!("job {n} ({:?}) is {state:?} at the end: {why:?}", self.fates[n].submit.program);
+                self.checks.violated("ends-or-says-why", self.now_us, detail);
+            }
+        }
+    }
+
+    fn check_slots(&mut self) {
+        for at in self.standing() {
+            let Some(core) = self.core(at) else { continue };
+            let (held, offer) = (core.held().count(), core.offer());
+            let (free, slots) = (offer.free, offer.slots);
+            if (held > 0 || free != slots) && !self.node(at).is_idler {
+                let detail = format!("node {at} has {free} of {slots} slots free and holds {held} claims at the end");
+                self.checks.violated("slots-return", self.now_us, detail);
+            }
+        }
+    }
+
+    fn check_revoked(&mut self) {
+        let Some(first) = self.standing().first().copied() else { return };
+        let Some(core) = self.core(first) else { return };
+        let roster = core.replica().roster();
+        let mut found = Vec::new();
+        for fate in &self.fates {
+            for (author, key, seq, _) in core.replica().show(DocId::job(fate.id)) {
+                if roster.revoked.get(&author).is_some_and(|(last, _)| seq > *last) {
+                    found.push(format!("{} of node {:?} counts after its revocation", key_text(&key), self.index.get(&author)));
+                }
+            }
+        }
+        for detail in found {
+            self.checks.violated("revoked-silent", self.now_us, detail);
+        }
+    }
+
+    /// Beside a long queue of one person, another's single tasks start long before the queue ends.
+    fn check_fairness(&mut self) {
+        if !self.plan.steps.is_empty() || !self.is_calm() {
+            return;
+        }
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        for fate in self.fates.iter().filter(|f| f.submit.mean_ms == 700) {
+            *counts.entry(fate.submit.node).or_default() += 1;
+        }
+        let Some((hog, _)) = counts.into_iter().filter(|(_, count)| *count >= 20).max_by_key(|(_, count)| *count) else {
+            return;
+        };
+        let queue: Vec<u64> =
+            self.fates.iter().filter(|f| f.submit.node == hog && f.submit.mean_ms == 700).filter_map(|f| f.started_us).collect();
+        let Some(end) = queue.iter().max().copied() else { return };
+        let mut found = Vec::new();
+        for (n, fate) in self.fates.iter().enumerate() {
+            let submit = &fate.submit;
+            let plain = submit.array == 0 && submit.labels.is_empty() && submit.after.is_empty() && submit.priority == 0;
+            let (Some(at), Some(started)) = (fate.submitted_us, fate.started_us) else { continue };
+            let waiting = queue.iter().filter(|start| **start > at).count();
+            if submit.node == hog || !plain || submit.at_most_once || waiting < 20 {
+                continue;
+            }
+            if started - at > (end - at) * 6 / 10 + 1_500_000 {
+                found.push(format!(
+                    "job {n} waited {} ms beside a queue that took {} ms",
+                    (started - at) / 1_000,
+                    (end - at) / 1_000
+                ));
+            }
+        }
+        for detail in found {
+            self.checks.violated("fair", self.now_us, detail);
+        }
+    }
+}
+
+fn key_text(key: &Key) -> String {
+    key.to_string()
+}
+
+fn heads_digest(feeds: &BTreeMap<NodeId, Feed>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for (author, feed) in feeds {
+        hasher.update(&author.0).update(&feed.seq.to_be_bytes()).update(&feed.hash.0).update(&[u8::from(feed.frozen)]);
+    }
+    *hasher.finalize().as_bytes()
+}

@@ -1,0 +1,29 @@
+//! The real `crdt` and `mesh` code under a virtual clock, network and disk, with faults that are drawn from a seed.
+//!
+//! [`Plan::draw`] says what a run does, [`run`] runs it and looks at the [`INVARIANTS`] meanwhile and afterwards. The same plan
+//! gives the same trace on every machine, in debug and release builds and on any number of threads.
+
+mod checks;
+mod disk;
+mod faults;
+mod network;
+mod node;
+mod plan;
+mod report;
+mod search;
+mod world;
+
+pub use checks::{INVARIANTS, Violation};
+pub use faults::Fault;
+pub use plan::{JOBS_MAX, NODES_MAX, Plan, Step, Submit, Wish};
+pub use report::{Bystander, Placement, Report};
+pub use search::{MutantFound, mutants, reduce, sweep};
+
+/// Runs a plan.
+#[must_use]
+pub fn run(plan: Plan) -> Report {
+    let mut world = world::World::new(plan);
+    world.run();
+    world.check_end();
+    Report::of(&mut world)
+}

@@ -1,0 +1,872 @@
+//! The mesh, its links and its clock.
+//!
+//! Time goes forward in windows that are shorter than any latency, so that the nodes of a window cannot hear each other within
+//! it: they run side by side on all cores, and what they did is merged in one order. One seed gives one trace, whatever the
+//! number of threads.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crdt::SigningKey;
+use crdt::bundle::{Bundle, Change};
+use crdt::doc::{DocId, Key};
+use crdt::ids::{InviteId, JobId, MeshId, NodeId};
+use crdt::job::{ClaimId, Exit, JobSpec, job_id_of_nonce};
+use crdt::replica::{FoundingWords, Replica};
+use crdt::roster::{Admission, Invite, Role};
+use mesh::offer::Offer;
+use mesh::{Ack, Command, Core, Input, Refusal, Verified};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use crate::checks::Checks;
+use crate::disk::{Disk, Shared};
+use crate::network::{LATENCY_US_MIN, Network};
+use crate::node::{Event, Node, Out, Packet, WALL_MS};
+use crate::plan::{Plan, Step, Submit};
+
+/// Packets that are kept to be sent again by those who replay.
+const KEPT_PACKETS_MAX: usize = 400;
+/// Verified bundles that are remembered. More: all are forgotten and verified anew.
+const VERIFIED_MAX: usize = 100_000;
+/// Nodes of one window from which on they run on several threads.
+const SIDE_BY_SIDE_MIN: usize = 4;
+/// Interval in which links are mended and everything is looked at.
+const TICK_US: u64 = 1_000_000;
+
+/// Something that happens to the mesh as a whole.
+#[derive(Debug, Clone)]
+enum Happening {
+    Link(u32, u32, bool),
+    Submit(usize),
+    Step(usize),
+    Reply { node: u32, epoch: u32, request: u64, result: Result<Ack, Refusal> },
+    Heal,
+    Tick,
+}
+
+#[derive(Debug)]
+struct Item {
+    at_us: u64,
+    serial: u64,
+    node: u32,
+    epoch: u32,
+    from_epoch: u32,
+    event: Event,
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at_us, self.serial) == (other.at_us, other.serial)
+    }
+}
+
+impl Eq for Item {}
+
+impl PartialOrd for Item {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Item {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_us, self.serial).cmp(&(other.at_us, other.serial))
+    }
+}
+
+/// What became of a job of the plan.
+#[derive(Debug, Clone)]
+pub(crate) struct Fate {
+    pub(crate) id: JobId,
+    pub(crate) submit: Submit,
+    pub(crate) submitted_us: Option<u64>,
+    /// When it was acknowledged.
+    pub(crate) acked_us: Option<u64>,
+    /// When its first task started.
+    pub(crate) started_us: Option<u64>,
+}
+
+/// The mesh.
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) nodes: Vec<Option<Box<Node>>>,
+    pub(crate) net: Network,
+    pub(crate) now_us: u64,
+    pub(crate) fates: Vec<Fate>,
+    pub(crate) checks: Checks,
+    /// Nodes that are gone with their disks.
+    pub(crate) burned: BTreeSet<u32>,
+    /// Members that were revoked.
+    pub(crate) revoked: BTreeSet<u32>,
+    /// Members that signed two versions of one bundle, and of which.
+    pub(crate) forked_at: BTreeMap<u32, u64>,
+    pub(crate) index: HashMap<NodeId, u32>,
+    pub(crate) starts: BTreeMap<(JobId, u32), Vec<ClaimId>>,
+    pub(crate) exits: BTreeMap<(JobId, ClaimId, u32), Exit>,
+    pub(crate) events: u64,
+    /// When something last went wrong.
+    pub(crate) last_fault_us: u64,
+    pub(crate) rng: ChaCha8Rng,
+    mesh: MeshId,
+    founder: NodeId,
+    invite: SigningKey,
+    shared: Shared,
+    heap: BinaryHeap<Reverse<Item>>,
+    story: BTreeMap<(u64, u64), Happening>,
+    serial: u64,
+    requests: BTreeMap<u64, usize>,
+    request: u64,
+    backups: BTreeMap<u32, Disk>,
+    blocked_since_us: BTreeMap<(u32, u32), u64>,
+    kept: VecDeque<Arc<Packet>>,
+    verified: HashMap<Bytes, Option<Bundle>, foldhash::fast::FixedState>,
+    trace: blake3::Hasher,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("plan", &self.plan).field("now_us", &self.now_us).finish_non_exhaustive()
+    }
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
+        let members = plan.nodes as usize;
+        let count = members + plan.spares as usize;
+        let keys: Vec<SigningKey> = (0..count).map(|_| SigningKey::from_bytes(&rng.random())).collect();
+        let shared = Shared::default();
+        let (founded, invite) = found(&keys[..members], &shared, &mut rng);
+        let replica = Replica::open(founded.clone()).expect("just founded");
+        let (mesh, founder) = (replica.mesh(), replica.founder());
+        let mut nodes = Vec::new();
+        for (at, key) in keys.iter().enumerate() {
+            let node_rng = ChaCha8Rng::from_seed(rng.random());
+            let offer = draw_offer(at, &plan, &mut rng);
+            let disk = if at < members { founded.clone() } else { Disk::new(&shared) };
+            let at = u32::try_from(at).expect("few nodes");
+            let mut node = Node::new(at, key.clone(), disk, offer, node_rng);
+            node.is_idler = plan.idlers.contains(&at);
+            if plan.skewed {
+                node.wall_offset_ms = rng.random_range(-7_200_000..7_200_000);
+            }
+            nodes.push(Some(Box::new(node)));
+        }
+        let index = keys.iter().map(|key| NodeId(key.verifying_key().to_bytes())).zip(0..).collect();
+        let mut net = Network::new(count, ChaCha8Rng::from_seed(rng.random()));
+        net.weather = crate::network::Weather {
+            sites: plan.sites,
+            satellite: plan.satellite,
+            loss_ppm: plan.loss_ppm,
+            double_ppm: plan.double_ppm,
+            reorders: plan.reorders,
+        };
+        let mut world = Self {
+            nodes,
+            net,
+            now_us: 0,
+            fates: Vec::new(),
+            checks: Checks::new(members),
+            burned: BTreeSet::new(),
+            revoked: BTreeSet::new(),
+            forked_at: BTreeMap::new(),
+            index,
+            starts: BTreeMap::new(),
+            exits: BTreeMap::new(),
+            events: 0,
+            last_fault_us: 0,
+            rng,
+            mesh,
+            founder,
+            invite,
+            shared,
+            heap: BinaryHeap::new(),
+            story: BTreeMap::new(),
+            serial: 0,
+            requests: BTreeMap::new(),
+            request: 0,
+            backups: BTreeMap::new(),
+            blocked_since_us: BTreeMap::new(),
+            kept: VecDeque::new(),
+            verified: HashMap::default(),
+            trace: blake3::Hasher::new(),
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    /// Starts all members and writes the plan into the story.
+    fn begin(&mut self) {
+        for at in 0..self.plan.nodes {
+            self.node_mut(at).start(0, false);
+            self.push(0, at, Event::Ready);
+        }
+        for (a, b) in self.net.pairs() {
+            if a < self.plan.nodes && b < self.plan.nodes {
+                let at = self.rng.random_range(0..1_500_000);
+                self.put(at, Happening::Link(a, b, true));
+            }
+        }
+        for n in 0..self.plan.submits.len() {
+            let submit = self.plan.submits[n].clone();
+            let nonce = nonce_of(n);
+            let id = job_id_of_nonce(self.node(submit.node).id, &nonce);
+            self.put(submit.at_ms * 1_000, Happening::Submit(n));
+            self.checks.remember(id, n);
+            self.fates.push(Fate { id, submit, submitted_us: None, acked_us: None, started_us: None });
+        }
+        for n in 0..self.plan.steps.len() {
+            self.put(self.plan.steps[n].0 * 1_000, Happening::Step(n));
+        }
+        self.put(self.plan.heal_ms * 1_000, Happening::Heal);
+        self.put(TICK_US, Happening::Tick);
+    }
+
+    pub(crate) fn node(&self, at: u32) -> &Node {
+        self.nodes[at as usize].as_deref().expect("between windows every node is at its place")
+    }
+
+    pub(crate) fn node_mut(&mut self, at: u32) -> &mut Node {
+        self.nodes[at as usize].as_deref_mut().expect("between windows every node is at its place")
+    }
+
+    pub(crate) fn core(&self, at: u32) -> Option<&Core<Disk>> {
+        self.node(at).core.as_ref()
+    }
+
+    /// Nodes that run.
+    pub(crate) fn running(&self) -> Vec<u32> {
+        (0..u32::try_from(self.nodes.len()).expect("few nodes")).filter(|at| self.core(*at).is_some()).collect()
+    }
+
+    /// A hash of everything that happened, in order.
+    pub(crate) fn trace_hash(&self) -> [u8; 32] {
+        *self.trace.finalize().as_bytes()
+    }
+
+    fn put(&mut self, at_us: u64, what: Happening) {
+        self.serial += 1;
+        self.story.insert((at_us.max(self.now_us), self.serial), what);
+    }
+
+    fn push(&mut self, at_us: u64, node: u32, event: Event) {
+        self.serial += 1;
+        let epoch = self.node(node).epoch;
+        self.heap.push(Reverse(Item { at_us, serial: self.serial, node, epoch, from_epoch: 0, event }));
+    }
+
+    /// Runs to the end of the plan, or until everything is settled after it was healed.
+    pub(crate) fn run(&mut self) {
+        let end_us = self.plan.end_ms * 1_000;
+        loop {
+            let next = self.heap.peek().map(|Reverse(item)| item.at_us);
+            let told = self.story.first_key_value().map(|((at, _), _)| *at);
+            match (next, told) {
+                (_, Some(told)) if next.is_none_or(|next| told <= next) => {
+                    let ((at, _), what) = self.story.pop_first().expect("just seen");
+                    self.now_us = self.now_us.max(at);
+                    if at > end_us {
+                        return;
+                    }
+                    let is_tick = matches!(what, Happening::Tick);
+                    self.happen(what);
+                    if self.checks.is_enough() || (is_tick && self.is_settled()) {
+                        return;
+                    }
+                }
+                (Some(next), told) => {
+                    let end = (next + LATENCY_US_MIN).min(told.unwrap_or(u64::MAX));
+                    self.window(next, end);
+                }
+                (None, None) => return,
+                (None, Some(_)) => unreachable!("the first arm takes it"),
+            }
+        }
+    }
+
+    /// Takes in everything of a window.
+    fn window(&mut self, start_us: u64, end_us: u64) {
+        self.now_us = start_us;
+        let mut batches: BTreeMap<u32, Vec<(u64, Event)>> = BTreeMap::new();
+        while self.heap.peek().is_some_and(|Reverse(item)| item.at_us < end_us) {
+            let Reverse(item) = self.heap.pop().expect("just seen");
+            if let Some(event) = self.admit(item) {
+                batches.entry(event.0).or_default().push((event.1, event.2));
+            }
+        }
+        let mut active: Vec<(Box<Node>, Vec<(u64, Event)>)> = batches
+            .into_iter()
+            .map(|(at, events)| (self.nodes[at as usize].take().expect("at its place"), events))
+            .collect();
+        let work = |(node, events): &mut (Box<Node>, Vec<(u64, Event)>)| node.run(std::mem::take(events), end_us);
+        let outs: Vec<Vec<(u64, Out)>> = if active.len() >= SIDE_BY_SIDE_MIN && self.plan.nodes > 64 {
+            active.par_iter_mut().map(work).collect()
+        } else {
+            active.iter_mut().map(work).collect()
+        };
+        let order: Vec<u32> = active.iter().map(|(node, _)| node.at).collect();
+        for (node, _) in active {
+            let at = node.at as usize;
+            self.nodes[at] = Some(node);
+        }
+        for (at, outs) in order.into_iter().zip(outs) {
+            for (when, out) in outs {
+                self.route(at, when, out);
+            }
+        }
+    }
+
+    /// Whether an event still comes to pass; it is part of the trace.
+    fn admit(&mut self, item: Item) -> Option<(u32, u64, Event)> {
+        let node = self.node(item.node);
+        if node.core.is_none() || node.epoch != item.epoch {
+            return None;
+        }
+        let mut weight = 0;
+        if let Event::Deliver { from, sent_us, packet, .. } = &item.event {
+            let sender = self.node(*from);
+            let died = sender.died_us.get(item.from_epoch as usize).is_some_and(|died| died < sent_us);
+            let linked = packet.gossip || self.net.is_linked(*from, item.node);
+            if died || !linked || !self.net.passes(*from, item.node) {
+                return None;
+            }
+            weight = packet.bytes.len() as u64;
+            let from = *from;
+            self.checks.heard(from, item.node, item.at_us);
+            if !matches!(&item.event, Event::Deliver { packet, .. } if packet.gossip) {
+                let received = &mut self.node_mut(item.node).received;
+                *received = (received.0 + weight, received.1 + 1);
+            }
+        }
+        self.events += 1;
+        let mut line = [0; 24];
+        line[..8].copy_from_slice(&item.at_us.to_le_bytes());
+        line[8..16].copy_from_slice(&u64::from(item.node).to_le_bytes());
+        line[16..].copy_from_slice(&weight.to_le_bytes());
+        self.trace.update(&line);
+        Some((item.node, item.at_us, item.event))
+    }
+
+    fn route(&mut self, from: u32, at_us: u64, out: Out) {
+        match out {
+            Out::Send(to, bytes) => {
+                let Some(to) = self.index.get(&to).copied() else { return };
+                self.checks.bound(bytes.len() <= 1 << 20, || format!("node {from} sends {} bytes", bytes.len()));
+                let packet = self.packet(bytes, false);
+                self.send(from, to, at_us, &packet);
+            }
+            Out::Gossip(bytes) => self.gossip(from, at_us, bytes),
+            Out::Later(event) => self.push(at_us, from, event),
+            Out::Reply(request, result) => {
+                let epoch = self.node(from).epoch;
+                self.put(at_us, Happening::Reply { node: from, epoch, request, result });
+            }
+            Out::Secure { job, claim, holders } => {
+                let reachable = holders.iter().filter_map(|h| self.index.get(h)).any(|h| self.net.is_linked(from, *h));
+                if reachable {
+                    let after = self.rng.random_range(1_000..50_000);
+                    self.push(at_us + after, from, Event::Local(Box::new(Input::Secured { job, claim, held: true })));
+                }
+            }
+            Out::Started(job, claim, task) => self.note_start(job, claim, task, at_us),
+            Out::Ended(job, claim, task, exit) => drop(self.exits.insert((job, claim, task), exit)),
+            Out::Violation(invariant, detail) => self.checks.violated(invariant, at_us, detail),
+        }
+    }
+
+    fn send(&mut self, from: u32, to: u32, at_us: u64, packet: &Arc<Packet>) {
+        let peer = self.node(from).id;
+        let (epoch, from_epoch) = (self.node(to).epoch, self.node(from).epoch);
+        for when in self.net.deliver_at(from, to, at_us) {
+            self.serial += 1;
+            let event = Event::Deliver { from, peer, sent_us: at_us, packet: Arc::clone(packet) };
+            self.heap.push(Reverse(Item { at_us: when, serial: self.serial, node: to, epoch, from_epoch, event }));
+        }
+    }
+
+    fn gossip(&mut self, from: u32, at_us: u64, bytes: Bytes) {
+        self.checks.bound(bytes.len() <= 64 << 10, || format!("node {from} gossips {} bytes", bytes.len()));
+        let nodes = &self.nodes;
+        let is_up = |at: u32| nodes[at as usize].as_ref().is_some_and(|node| node.core.is_some() && !node.paused);
+        let heard = self.net.spread(from, is_up);
+        let packet = self.packet(bytes, true);
+        for ear in heard {
+            let size = packet.bytes.len() as u64 * u64::from(ear.copies);
+            let received = &mut self.node_mut(ear.to).received;
+            *received = (received.0 + size, received.1 + u64::from(ear.copies));
+            self.serial += 1;
+            let (epoch, from_epoch) = (self.node(ear.to).epoch, self.node(ear.via).epoch);
+            let event = Event::Deliver {
+                from: ear.via,
+                peer: self.node(ear.via).id,
+                sent_us: at_us,
+                packet: Arc::clone(&packet),
+            };
+            let at_us = at_us + ear.after_us;
+            self.heap.push(Reverse(Item { at_us, serial: self.serial, node: ear.to, epoch, from_epoch, event }));
+        }
+    }
+
+    /// A packet with what its signatures say: each is verified once, however many receive it.
+    fn packet(&mut self, bytes: Bytes, gossip: bool) -> Arc<Packet> {
+        let kind = bytes.get(2..9).unwrap_or_default();
+        let verified = if kind == b"Bundles" {
+            if self.verified.len() > VERIFIED_MAX {
+                self.verified.clear();
+            }
+            let known = &mut self.verified;
+            Verified::read(&bytes, |wire| {
+                known.entry(wire).or_insert_with_key(|wire| Bundle::decode(wire.clone()).ok()).clone()
+            })
+        } else if kind.starts_with(b"Offer") {
+            Verified::offer(&bytes, self.mesh)
+        } else {
+            None
+        };
+        self.trace.update(&bytes);
+        let packet = Arc::new(Packet { bytes, verified, gossip });
+        if !self.plan.steps.is_empty() {
+            self.kept.push_back(Arc::clone(&packet));
+            if self.kept.len() > KEPT_PACKETS_MAX {
+                self.kept.pop_front();
+            }
+        }
+        packet
+    }
+
+    fn note_start(&mut self, job: JobId, claim: ClaimId, task: u32, at_us: u64) {
+        let starts = self.starts.entry((job, task)).or_default();
+        starts.push(claim);
+        let count = starts.len();
+        let Some(fate) = self.checks.fate_of(&job).and_then(|n| self.fates.get_mut(n)) else { return };
+        fate.started_us.get_or_insert(at_us);
+        if fate.submit.at_most_once && count > 1 {
+            let detail = format!("task {task} of {job} is started {count} times, now by {claim:?}");
+            self.checks.violated("at-most-once", at_us, detail);
+        }
+    }
+
+    fn happen(&mut self, what: Happening) {
+        self.trace.update(&self.now_us.to_le_bytes());
+        match what {
+            Happening::Link(a, b, up) => self.link(a, b, up),
+            Happening::Submit(n) => self.submit(n),
+            Happening::Step(n) => {
+                let step = self.plan.steps[n].1.clone();
+                self.last_fault_us = self.now_us;
+                self.step(step);
+            }
+            Happening::Reply { node, epoch, request, result } => {
+                if self.node(node).epoch == epoch {
+                    self.reply(node, request, result);
+                }
+            }
+            Happening::Heal => self.heal(),
+            Happening::Tick => self.tick(),
+        }
+    }
+
+    /// Bytes and messages that a node received on average, of those that neither submitted nor ran anything if there are such.
+    pub(crate) fn bystander(&self) -> (u64, u64) {
+        let submits: BTreeSet<u32> = self.fates.iter().map(|fate| fate.submit.node).collect();
+        let ran: BTreeSet<u32> =
+            self.starts.values().flatten().filter_map(|claim| self.index.get(&claim.owner).copied()).collect();
+        let all: Vec<u32> = (0..self.plan.nodes).filter(|at| !submits.contains(at)).collect();
+        let apart: Vec<u32> = all.iter().copied().filter(|at| !ran.contains(at)).collect();
+        let counted = if apart.is_empty() { all } else { apart };
+        let sum = counted.iter().map(|at| self.node(*at).received).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let count = counted.len().max(1) as u64;
+        (sum.0 / count, sum.1 / count)
+    }
+
+    fn link(&mut self, a: u32, b: u32, up: bool) {
+        let alive = |at: u32| self.core(at).is_some() && !self.node(at).paused;
+        let fits = !up || (alive(a) && alive(b) && self.net.passes(a, b) && self.net.passes(b, a));
+        if !fits || !self.net.set_link(a, b, up) {
+            return;
+        }
+        for (me, other) in [(a, b), (b, a)] {
+            let id = self.node(other).id;
+            let input = if up { Input::Connected(id) } else { Input::Disconnected(id) };
+            self.push(self.now_us, me, Event::Local(Box::new(input)));
+        }
+    }
+
+    fn submit(&mut self, n: usize) {
+        let fate = &self.fates[n];
+        let (id, submit) = (fate.id, fate.submit.clone());
+        let Some(core) = self.core(submit.node) else { return };
+        let me = self.node(submit.node);
+        let Some(person) = core.replica().roster().person(&me.id) else { return };
+        let spec = JobSpec {
+            command: vec![submit.program.clone(), submit.mean_ms.to_string()],
+            labels: submit.labels.clone(),
+            array: submit.array,
+            retries: submit.retries,
+            priority: submit.priority,
+            after: submit.after.iter().map(|up| self.fates[*up as usize].id).collect(),
+            nonce: Some(serde_bytes::ByteArray::new(nonce_of(n))),
+            person,
+            created_ms: (WALL_MS + self.now_us / 1_000).saturating_add_signed(me.wall_offset_ms),
+            ..JobSpec::default()
+        };
+        self.fates[n].submitted_us = Some(self.now_us);
+        let request = self.command(submit.node, Command::Submit(vec![(id, spec)]));
+        self.requests.insert(request, n);
+    }
+
+    pub(crate) fn command(&mut self, at: u32, command: Command) -> u64 {
+        self.request += 1;
+        let request = self.request;
+        self.push(self.now_us, at, Event::Local(Box::new(Input::Command { request, command })));
+        request
+    }
+
+    fn reply(&mut self, node: u32, request: u64, result: Result<Ack, Refusal>) {
+        let Some(n) = self.requests.remove(&request) else { return };
+        if let Ok(ack) = result {
+            self.fates[n].acked_us = Some(self.now_us);
+            self.check_ack(node, n, ack.durable_on);
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Split(side) => {
+                for (at, side) in side.into_iter().enumerate() {
+                    self.net.side[at] = side;
+                }
+            }
+            Step::Join => self.net.side.fill(0),
+            Step::OneWay(a, b) => drop(self.net.one_way.insert((a, b))),
+            Step::Slow(at) => drop(self.net.slow.insert(at)),
+            Step::Crash(at, keep) => self.crash(at, keep),
+            Step::Restart(at) => self.restart(at, false),
+            Step::RestartDamaged(at) => {
+                if self.core(at).is_none() && !self.burned.contains(&at) {
+                    let rows = Replica::begin(Disk::new(&self.shared), self.mesh, self.founder).shelf().clone();
+                    self.node_mut(at).disk = Some(rows);
+                    self.checks.lost_disk(at);
+                    self.restart(at, true);
+                }
+            }
+            Step::Backup(at) => {
+                let disk = match self.core(at) {
+                    Some(core) => Some(core.replica().shelf().clone()),
+                    None => self.node(at).disk.clone(),
+                };
+                self.backups.extend(disk.map(|disk| (at, disk)));
+            }
+            Step::RestartBackup(at) => {
+                if self.core(at).is_none()
+                    && !self.burned.contains(&at)
+                    && let Some(disk) = self.backups.remove(&at)
+                {
+                    self.node_mut(at).disk = Some(disk);
+                    self.checks.lost_disk(at);
+                    self.restart(at, true);
+                }
+            }
+            Step::Burn(at) => {
+                self.crash(at, false);
+                self.burned.insert(at);
+                self.checks.lost_disk(at);
+            }
+            Step::DiskFull(at, ms) => self.node_mut(at).disk_state.full_until_us = self.now_us + ms * 1_000,
+            Step::DiskSlow(at, ms) => self.node_mut(at).disk_state.slow_until_us = self.now_us + ms * 1_000,
+            Step::Pause(at) => {
+                let now_us = self.now_us;
+                self.node_mut(at).pause(now_us);
+            }
+            Step::Resume(at, stood) => self.resume(at, stood),
+            Step::Jump(at, ms) => self.node_mut(at).wall_offset_ms += ms,
+            Step::Revoke(at) => self.revoke(at),
+            Step::Admit(at) => self.admit_spare(at),
+            Step::Offer(at) => self.change_offer(at),
+            Step::Cancel(n) => {
+                let Some(fate) = self.fates.get(n as usize).cloned() else { return };
+                self.command(fate.submit.node, Command::Cancel(fate.id));
+            }
+            Step::Equivocate(at) => self.equivocate(at),
+            Step::Forge(at) => self.forge(at),
+            Step::Replay(at) => self.replay(at),
+            Step::Flood(at) => self.flood(at),
+        }
+    }
+
+    fn crash(&mut self, at: u32, keep: bool) {
+        if self.core(at).is_none() {
+            return;
+        }
+        let now_us = self.now_us;
+        self.node_mut(at).crash(now_us, keep);
+        self.checks.process_ended(at);
+        for other in self.net.links_of(at) {
+            let after = self.rng.random_range(1_000..200_000);
+            self.put(now_us + after, Happening::Link(at.min(other), at.max(other), false));
+        }
+    }
+
+    fn restart(&mut self, at: u32, hold: bool) {
+        if self.core(at).is_some() || self.burned.contains(&at) {
+            return;
+        }
+        for other in self.net.links_of(at) {
+            self.link(at.min(other), at.max(other), false);
+        }
+        let now_us = self.now_us;
+        self.node_mut(at).start(now_us, hold);
+        self.push(now_us, at, Event::Ready);
+    }
+
+    fn resume(&mut self, at: u32, stood: bool) {
+        if !self.node(at).paused {
+            return;
+        }
+        let now_us = self.now_us;
+        let events = self.node_mut(at).resume(now_us, stood);
+        for (when, event) in events {
+            self.push(when, at, event);
+        }
+    }
+
+    fn revoke(&mut self, at: u32) {
+        let id = self.node(at).id;
+        let Some(admin) = self.core(0).filter(|_| !self.node(0).paused) else { return };
+        let feed = admin.replica().feeds().get(&id).cloned().unwrap_or_default();
+        let words = crdt::roster::Revocation {
+            last_seq: feed.seq,
+            last_hash: feed.hash,
+            reason: "lost".into(),
+            recovery: None,
+        };
+        let change = Change::register(DocId::ROSTER, &Key::Revoke(id), &words);
+        self.revoked.insert(at);
+        self.command(0, Command::Write(vec![change]));
+    }
+
+    /// A running member lets a spare node in, which starts without any rows.
+    fn admit_spare(&mut self, at: u32) {
+        let by = self.running().into_iter().find(|by| *by < self.plan.nodes && !self.revoked.contains(by));
+        let Some(by) = by.filter(|_| self.core(at).is_none()) else { return };
+        let key = self.node(at).key.clone();
+        let admission = Admission::sign(self.mesh, &key, &format!("n{at}"), &self.invite, WALL_MS);
+        let change = Change::register(DocId::ROSTER, &Key::Member(self.node(at).id), &admission);
+        self.command(by, Command::Write(vec![change]));
+        let rows = Replica::begin(Disk::new(&self.shared), self.mesh, self.founder).shelf().clone();
+        let now_us = self.now_us;
+        let node = self.node_mut(at);
+        node.disk = Some(rows);
+        node.start(now_us, true);
+        self.push(now_us, at, Event::Ready);
+        self.checks.joined(at);
+    }
+
+    fn change_offer(&mut self, at: u32) {
+        let mut offer = self.node(at).offer.clone();
+        offer.slots = self.rng.random_range(1..3);
+        offer.price_micros_per_hour = self.rng.random_range(0..1_000);
+        if self.rng.random() {
+            offer.labels = vec!["big".into()];
+        }
+        self.node_mut(at).offer = offer.clone();
+        self.command(at, Command::SetOffer(Box::new(offer)));
+    }
+
+    /// What a hostile member sends to one peer, as its own process would.
+    fn inject(&mut self, from: u32, to: u32, bytes: Bytes) {
+        let packet = self.packet(bytes, false);
+        self.send(from, to, self.now_us, &packet);
+    }
+
+    fn equivocate(&mut self, at: u32) {
+        let Some(core) = self.core(at) else { return };
+        let node = self.node(at);
+        let feed = core.replica().feeds().get(&node.id).cloned().unwrap_or_default();
+        let key = node.key.clone();
+        let id = self.fates.first().map_or(JobId([9; 16]), |fate| fate.id);
+        let branches: Vec<Bytes> = (0..2u8)
+            .map(|n| {
+                let control = crdt::job::Control { op: crdt::job::ControlOp::Priority(i32::from(n)), at_ms: WALL_MS };
+                let change = Change::register(DocId::job(id), &Key::Control(900 + u32::from(n)), &control);
+                Bundle::sign(&key, self.mesh, feed.seq + 1, feed.hash, feed.hlc + 1, &[change]).wire
+            })
+            .collect();
+        self.forked_at.entry(at).or_insert(feed.seq + 1);
+        for (n, to) in self.net.links_of(at).into_iter().enumerate() {
+            self.inject(at, to, bundles_msg(vec![branches[n % 2].clone()]));
+        }
+    }
+
+    /// A bundle that continues another's feed, signed by who has no right to.
+    fn forge(&mut self, at: u32) {
+        let victim = self.rng.random_range(0..self.plan.nodes);
+        let (Some(core), true) = (self.core(at), victim != at) else { return };
+        let (me, name) = (self.node(at).id, self.node(victim).id);
+        let Some(feed) = core.replica().feeds().get(&name).cloned() else { return };
+        let job = self.fates.iter().find(|fate| fate.submit.node == victim && fate.acked_us.is_some());
+        let id = job.map_or(JobId([8; 16]), |fate| fate.id);
+        let cancel = crdt::job::Control { op: crdt::job::ControlOp::Cancel, at_ms: WALL_MS };
+        let change = Change::register(DocId::job(id), &Key::Control(800), &cancel);
+        let honest = Bundle::sign(&self.node(at).key, self.mesh, feed.seq + 1, feed.hash, feed.hlc + 1, &[change]);
+        let mut wire = honest.wire.to_vec();
+        let place = wire.windows(32).position(|bytes| bytes == me.0).expect("the author is in it");
+        wire[place..place + 32].copy_from_slice(&name.0);
+        for to in self.net.links_of(at) {
+            self.inject(at, to, bundles_msg(vec![wire.clone().into()]));
+        }
+    }
+
+    fn replay(&mut self, at: u32) {
+        let peers = self.net.links_of(at);
+        if peers.is_empty() || self.core(at).is_none() {
+            return;
+        }
+        for packet in self.kept.clone() {
+            let to = peers[self.rng.random_range(0..peers.len())];
+            self.send(at, to, self.now_us, &packet);
+        }
+    }
+
+    fn flood(&mut self, at: u32) {
+        let peers = self.net.links_of(at);
+        if peers.is_empty() || self.core(at).is_none() {
+            return;
+        }
+        let to = peers[self.rng.random_range(0..peers.len())];
+        let (me, target) = (self.node(at).id, self.node(to).id);
+        for _ in 0..600 {
+            let range = crdt::doc::TaskRange { start: 0, end: 1 };
+            let (job, rank) = (JobId(self.rng.random()), vec![target, me]);
+            let call = mesh::msg::Msg::Call { job, attempt: 1, range, rank, slices: Vec::new() };
+            self.inject(at, to, call.encode());
+            let mut garbage = vec![0u8; self.rng.random_range(1..200)];
+            garbage.iter_mut().for_each(|byte| *byte = self.rng.random());
+            self.inject(at, to, garbage.into());
+        }
+        let heads = (0..4_000).map(|_| (NodeId(self.rng.random()), 1_000, crdt::ids::BundleHash(self.rng.random())));
+        let heads = mesh::msg::Msg::Announce(heads.collect());
+        self.inject(at, to, heads.encode());
+    }
+
+    /// Everybody who can be there is there, and nothing goes wrong any more.
+    fn heal(&mut self) {
+        self.net.side.fill(0);
+        self.net.one_way.clear();
+        self.net.slow.clear();
+        let weather = &mut self.net.weather;
+        (weather.loss_ppm, weather.double_ppm, weather.reorders) = (0, 0, false);
+        for at in 0..self.plan.nodes {
+            self.node_mut(at).disk_state = crate::node::DiskState::default();
+            self.resume(at, false);
+            self.restart(at, false);
+        }
+        self.last_fault_us = self.now_us;
+    }
+
+    fn tick(&mut self) {
+        self.drop_dead_links();
+        self.dial();
+        self.check_tick();
+        self.put(self.now_us + TICK_US, Happening::Tick);
+    }
+
+    /// Who has not answered for some seconds is no longer connected.
+    fn drop_dead_links(&mut self) {
+        let count = u32::try_from(self.nodes.len()).expect("few nodes");
+        let quiet = self.plan.steps.is_empty();
+        for a in 0..if quiet { 0 } else { count } {
+            for b in self.net.links_of(a).into_iter().filter(|b| a < *b) {
+                let dead = |at: u32| self.core(at).is_none() || self.node(at).paused;
+                let blocked = !self.net.passes(a, b) || !self.net.passes(b, a) || dead(a) || dead(b);
+                if !blocked {
+                    self.blocked_since_us.remove(&(a, b));
+                    continue;
+                }
+                let since = *self.blocked_since_us.entry((a, b)).or_insert(self.now_us);
+                if self.now_us - since > 5_000_000 && self.rng.random_range(0..4) == 0 {
+                    self.blocked_since_us.remove(&(a, b));
+                    self.link(a, b, false);
+                }
+            }
+        }
+    }
+
+    /// Members dial each other again.
+    fn dial(&mut self) {
+        let running = self.running();
+        let full = running.len() <= crate::network::FULL_MESH_MAX;
+        for a in &running {
+            let linked = self.net.links_of(*a);
+            if full && linked.len() + 1 >= running.len() || !full && linked.len() >= 12 {
+                continue;
+            }
+            let picks = if full { running.clone() } else { vec![running[self.rng.random_range(0..running.len())]] };
+            for b in picks {
+                if b != *a && !self.net.is_linked(*a, b) && self.rng.random_range(0..3) > 0 {
+                    let after = self.rng.random_range(10_000..900_000);
+                    self.put(self.now_us + after, Happening::Link(*a.min(&b), *a.max(&b), true));
+                }
+            }
+        }
+    }
+}
+
+fn nonce_of(n: usize) -> [u8; 16] {
+    let mut nonce = [0; 16];
+    nonce[..8].copy_from_slice(&(n as u64).to_be_bytes());
+    nonce
+}
+
+fn bundles_msg(bundles: Vec<Bytes>) -> Bytes {
+    let bundles = bundles.into_iter().map(|wire| serde_bytes::ByteBuf::from(wire.to_vec())).collect();
+    mesh::msg::Msg::Bundles { bundles, receipt: false, more: None }.encode()
+}
+
+fn draw_offer(at: usize, plan: &Plan, rng: &mut ChaCha8Rng) -> Offer {
+    let plain = plan.steps.is_empty() && plan.submits.iter().all(|s| s.labels.is_empty());
+    Offer {
+        slots: if plain { 1 } else { rng.random_range(1..3) },
+        cores: 4,
+        memory_bytes: 8 << 30,
+        labels: if at.is_multiple_of(3) { vec!["big".into()] } else { Vec::new() },
+        price_micros_per_hour: rng.random_range(0..1_000),
+        speed_percent: rng.random_range(50..200),
+        os: "linux".into(),
+        version: "0".into(),
+        ..Offer::default()
+    }
+}
+
+/// The founder's rows: the mesh, an invite for all, and everybody's admission.
+fn found(keys: &[SigningKey], shared: &Shared, rng: &mut ChaCha8Rng) -> (Disk, SigningKey) {
+    let words = FoundingWords {
+        mesh_name: "simulated".into(),
+        node_name: "n0".into(),
+        recovery: [7; 32],
+        nonce: rng.random(),
+        now_ms: WALL_MS - 60_000,
+    };
+    let (mut replica, _, _) = Replica::found(Disk::new(shared), &keys[0], &words);
+    let invite = SigningKey::from_bytes(&rng.random());
+    let invite_id = InviteId(invite.verifying_key().to_bytes());
+    let terms = Invite { role: Role::Worker, expires_ms: u64::MAX, uses: 1_000, person: None };
+    let mut changes = vec![Change::register(DocId::ROSTER, &Key::Invite(invite_id), &terms)];
+    for (at, key) in keys.iter().enumerate().skip(1) {
+        let admission = Admission::sign(replica.mesh(), key, &format!("n{at}"), &invite, WALL_MS);
+        let member = NodeId(key.verifying_key().to_bytes());
+        changes.push(Change::register(DocId::ROSTER, &Key::Member(member), &admission));
+    }
+    for changes in changes.chunks(512) {
+        replica.append(&keys[0], WALL_MS - 50_000, changes);
+    }
+    assert_eq!(replica.roster().members.len(), keys.len());
+    let mut disk = replica.shelf().clone();
+    disk.commit();
+    (disk, invite)
+}
