@@ -18,9 +18,12 @@ pub const CALL_WIDTH: usize = 8;
 pub const STAGGER_MS: u64 = 30;
 /// Time that a call waits for a claim after its last stagger, before the next in rank are called.
 pub const CALL_SLACK_MS: u64 = 120;
-/// Age from which an open task may be drawn by whoever has a slot, without having been called.
-pub const DRAW_AFTER_MS: u64 = 400;
-/// Age from which a task may be drawn by a node whose slot frees.
+/// Age from which an open task may be drawn by whoever has a slot, without having been called: its claim, which everybody else
+/// hears of by gossip within a second, would be known by then.
+pub const DRAW_AFTER_MS: u64 = 1_500;
+/// The same, of the tasks of a submitter that says that they wait for slots.
+pub const DRAW_WAITING_AFTER_MS: u64 = 400;
+/// The same, by a node whose slot frees.
 pub const DRAW_ON_FREE_AFTER_MS: u64 = 40;
 /// Interval in which a node with free slots looks for open tasks.
 pub const DRAW_EVERY_MS: u64 = 250;

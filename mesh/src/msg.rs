@@ -74,6 +74,15 @@ pub enum Msg {
         /// Of an array: the slice that each may claim at once.
         slices: Vec<TaskRange>,
     },
+    /// What the receiver was called for is claimed.
+    Taken {
+        /// The job.
+        job: JobId,
+        /// Attempt.
+        attempt: u32,
+        /// First task of the call.
+        start: u32,
+    },
     /// Does not take what it was called for.
     Decline {
         /// The job.
@@ -121,7 +130,12 @@ impl Msg {
             }
             Self::Presence { tokens, .. } => tokens.len() <= TOKENS_PER_PRESENCE_MAX,
             Self::Hello { heads, .. } => heads.len() <= 32,
-            Self::AskRoster | Self::Want { .. } | Self::Receipt { .. } | Self::Offer(_) | Self::Decline { .. } => true,
+            Self::AskRoster
+            | Self::Want { .. }
+            | Self::Receipt { .. }
+            | Self::Offer(_)
+            | Self::Taken { .. }
+            | Self::Decline { .. } => true,
         };
         fits.then_some(msg)
     }

@@ -21,6 +21,9 @@ pub struct Offer {
     pub slots: u32,
     /// Slots that nothing runs in.
     pub free: u32,
+    /// Single tasks of its own that wait for a slot, and for which it calls nobody: whoever has one may draw them at once.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub waiting: u32,
     /// Cores of the machine.
     pub cores: u32,
     /// Memory of the machine in bytes.
@@ -45,6 +48,11 @@ pub struct Offer {
     pub version: String,
     /// Where it can be reached, as multiaddrs: members learn of each other by their offers.
     pub addrs: Vec<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What a PC's owner lets in.

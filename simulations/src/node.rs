@@ -13,7 +13,7 @@ use crdt::job::{ArtifactRef, ClaimId, Exit, JobSpec};
 use crdt::replica::Replica;
 use mesh::offer::Offer;
 use mesh::{Ack, Config, Core, Effect, Effects, Input, Now, Refusal, Retention, Time, Verified};
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::disk::Disk;
@@ -465,11 +465,6 @@ impl Node {
             self.local(wait + 2_000, Input::Exited { job, claim, task, started_ms, at_ms, exit });
         }
         self.local(wait + 4_000, Input::Ended { job, claim, log: None, cost_micros: 0 });
-    }
-
-    /// A generator of its own, drawn from this node's.
-    pub(crate) fn fork_rng(&mut self) -> ChaCha8Rng {
-        ChaCha8Rng::from_seed(self.rng.random())
     }
 }
 

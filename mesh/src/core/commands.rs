@@ -21,8 +21,8 @@ impl<S: Shelf> Core<S> {
                 Ok(Some(Vec::new()))
             }
             Command::SetOffer(offer) => {
-                let (incarnation, number, free) = (self.offer.incarnation, self.offer.number, self.offer.free);
-                self.offer = crate::offer::Offer { incarnation, number, free, ..*offer };
+                let crate::offer::Offer { incarnation, number, free, waiting, .. } = self.offer;
+                self.offer = crate::offer::Offer { incarnation, number, free, waiting, ..*offer };
                 self.offer_dirty = true;
                 self.offers_version += 1;
                 self.slot_freed = true;

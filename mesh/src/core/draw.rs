@@ -9,15 +9,15 @@ use std::cmp::Reverse;
 use crdt::doc::TaskRange;
 use crdt::ids::{JobId, NodeId, PersonId};
 use crdt::job::{Basis, JobSpec, rendezvous};
-use crdt::limits::TASKS_PER_CLAIM_MAX;
+use crdt::limits::{TASKS_PER_CLAIM_MAX, WATCHERS_MAX};
 use crdt::mutant::{Mutant, is_made};
 use crdt::shelf::Shelf;
 use rand::RngExt;
 
 use super::Core;
 use crate::limits::{
-    CLAIM_AHEAD_MS, CLAIM_UNMEASURED_TASKS, DRAW_AFTER_MS, DRAW_EVERY_MS, DRAW_ON_FREE_AFTER_MS, DRAW_WINDOW_PER_SLOT,
-    RETRY_BACKOFF_MS, RETRY_BACKOFF_MS_MAX,
+    CLAIM_AHEAD_MS, CLAIM_UNMEASURED_TASKS, DRAW_AFTER_MS, DRAW_EVERY_MS, DRAW_ON_FREE_AFTER_MS, DRAW_WAITING_AFTER_MS,
+    DRAW_WINDOW_PER_SLOT, OFFER_STALE_INTERVALS, RETRY_BACKOFF_MS, RETRY_BACKOFF_MS_MAX,
 };
 use crate::offer::lacks;
 use crate::time::Now;
@@ -27,6 +27,8 @@ struct Candidate {
     person: PersonId,
     priority: i32,
     created_ms: u64,
+    /// Time since it was seen to be open.
+    age_ms: u64,
     /// Open tasks with this attempt and basis: of a single job one range, of an array all.
     ranges: Vec<TaskRange>,
     attempt: u32,
@@ -76,19 +78,19 @@ impl<S: Shelf> Core<S> {
             if job.state().is_none_or(crdt::job::JobState::is_final) || job.is_cancelled() {
                 continue;
             }
-            let Some((_, spec)) = job.spec().filter(|(submitter, _)| !self.is_behind(submitter)) else { continue };
+            let Some((submitter, spec)) = job.spec().filter(|(submitter, _)| !self.is_behind(submitter)) else { continue };
+            let waits = self.has_waiting(submitter);
             let (spec, priority) = (spec.clone(), job.priority());
             if !lacks(&self.offer, &spec).is_empty() {
                 continue;
             }
             for (range, attempt, basis) in self.open_ranges(now, &id) {
                 let seen = *self.first_seen.entry((id, attempt)).or_insert(now.mono);
-                let age = if spec.array > 0 {
-                    0
-                } else if freed {
-                    DRAW_ON_FREE_AFTER_MS
-                } else {
-                    DRAW_AFTER_MS
+                let age = match (spec.array > 0, waits, freed) {
+                    (true, ..) => 0,
+                    (false, true, true) => DRAW_ON_FREE_AFTER_MS,
+                    (false, true, false) => DRAW_WAITING_AFTER_MS,
+                    (false, false, _) => DRAW_AFTER_MS,
                 };
                 let backoff = match basis {
                     Basis::Retry => (RETRY_BACKOFF_MS << attempt.saturating_sub(2).min(16)).min(RETRY_BACKOFF_MS_MAX),
@@ -115,6 +117,7 @@ impl<S: Shelf> Core<S> {
                     person: spec.person,
                     priority,
                     created_ms: spec.created_ms,
+                    age_ms: if array { u64::MAX } else { now.mono.ms_since(seen) },
                     ranges: open,
                     attempt,
                     basis,
@@ -126,7 +129,16 @@ impl<S: Shelf> Core<S> {
         found
     }
 
-    /// Draws a person, then one of that person's oldest tasks of the highest priority.
+    /// Whether a submitter has more tasks than it calls for, as far as it said.
+    fn has_waiting(&self, submitter: &NodeId) -> bool {
+        if *submitter == self.me {
+            return self.offer.waiting > 0;
+        }
+        self.offers.get(submitter).is_some_and(|known| known.offer.waiting > 0)
+    }
+
+    /// Draws a person, then one of that person's oldest tasks of the highest priority: one of our part of them, so that
+    /// neighbours which do not hear of each other's claims at once seldom draw the same, else any.
     fn pick(&mut self, candidates: &[Candidate]) -> Option<usize> {
         if is_made(Mutant::OldestFirst) {
             return (0..candidates.len()).min_by_key(|at| (candidates[*at].created_ms, candidates[*at].id));
@@ -138,7 +150,31 @@ impl<S: Shelf> Core<S> {
         let first = candidates.partition_point(|c| c.person < tasks[0].person);
         let window = tasks.iter().take((DRAW_WINDOW_PER_SLOT * slots).max(1));
         let best = window.take_while(|c| c.priority == tasks[0].priority).count();
-        Some(first + self.rng.random_range(0..best))
+        let (before, mine, total) = self.our_part();
+        let is_ours = |c: &Candidate| {
+            let place = u64::from_be_bytes(c.id.0[..8].try_into().expect("8 of 16 bytes")) % u64::from(total.max(1));
+            (u64::from(before)..u64::from(before + mine)).contains(&place)
+        };
+        let ours: Vec<usize> = (0..best).filter(|at| is_ours(&tasks[*at])).collect();
+        // Of others' parts what is claimed may not be known here yet, but where everybody hears of every claim at once.
+        let all_hear = self.offers.len() <= WATCHERS_MAX;
+        let theirs = |at: &usize| all_hear || tasks[*at].age_ms >= DRAW_AFTER_MS;
+        let chosen = if ours.is_empty() { (0..best).filter(theirs).collect() } else { ours };
+        (!chosen.is_empty()).then(|| first + chosen[self.rng.random_range(0..chosen.len())])
+    }
+
+    /// Slots of the mesh before ours in the order of the nodes, ours, and all.
+    fn our_part(&self) -> (u32, u32, u32) {
+        let stale_ms = OFFER_STALE_INTERVALS * self.offer_every_ms();
+        let is_fresh = |known: &&super::KnownOffer| known.heard.plus_ms(stale_ms) > self.turn_at;
+        let mut parts = (0u32, self.offer.slots, self.offer.slots);
+        for (node, known) in self.offers.iter().filter(|(_, known)| is_fresh(known)) {
+            parts.2 = parts.2.saturating_add(known.offer.slots);
+            if *node < self.me {
+                parts.0 = parts.0.saturating_add(known.offer.slots);
+            }
+        }
+        parts
     }
 
     /// Our next range of an array's open tasks: as many as end within a second, no more than a fair share, from our part.

@@ -66,6 +66,12 @@ impl<S: Shelf> Core<S> {
             self.offer_dirty = true;
         }
         let every = self.offer_every_ms();
+        let waiting = self.count_waiting(now);
+        let (less, more) = (waiting.min(self.offer.waiting), waiting.max(self.offer.waiting));
+        if (less == 0) != (more == 0) || less < more / 4 {
+            self.offer.waiting = waiting;
+            self.offer_dirty = true;
+        }
         let due = self.offer_at.map(|at| at.plus_ms(if self.offer_dirty { OFFER_CHANGE_EVERY_MS } else { every }));
         if due.is_some_and(|at| !self.is_due(now, at)) {
             return;
@@ -155,7 +161,7 @@ impl<S: Shelf> Core<S> {
             let open = self.open_ranges(now, &id);
             let call = self.calls.get(&(id, start)).expect("just listed").clone();
             if !open.iter().any(|(range, attempt, _)| range.contains(start) && *attempt == call.attempt) {
-                self.calls.remove(&(id, start));
+                self.end_call(id, start, out);
                 continue;
             }
             self.drive_call(now, id, call, out);
@@ -244,6 +250,34 @@ impl<S: Shelf> Core<S> {
             self.wake_at(now.mono.plus_ms(window));
         }
         self.calls.insert((id, call.range.start), call);
+    }
+
+    /// Ends a call: those who were called and wait for their turn are told that it will not come.
+    pub(super) fn end_call(&mut self, id: JobId, start: u32, out: &mut Effects) {
+        let Some(call) = self.calls.remove(&(id, start)) else { return };
+        let claims = self.replica.cached_job(&id).map(|job| job.claims().keys().copied().collect::<Vec<_>>());
+        let claims = claims.unwrap_or_default();
+        let claimed = |node: &NodeId| claims.iter().any(|claim| claim.owner == *node);
+        let msg = Msg::Taken { job: id, attempt: call.attempt, start };
+        for node in call.rank.iter().take(call.called) {
+            if *node == self.me {
+                self.called.remove(&(id, call.attempt, start));
+            } else if !call.declines.contains_key(node) && !claimed(node) {
+                self.send(*node, &msg, out);
+            }
+        }
+    }
+
+    pub(super) fn on_taken(&mut self, from: NodeId, key: (JobId, u32, u32)) {
+        if self.called.get(&key).is_some_and(|called| called.by == from) {
+            self.called.remove(&key);
+        }
+    }
+
+    /// Single tasks of ours that wait without being called for: there are more than free slots.
+    pub(super) fn count_waiting(&self, now: Now) -> u32 {
+        let waits = |call: &&Call| (call.called == 0 || call.exhausted) && call.not_before <= now.mono;
+        u32::try_from(self.calls.values().filter(waits).count()).unwrap_or(u32::MAX)
     }
 
     /// Sends a peer what it lacks of our feed, so that a call finds its job there.

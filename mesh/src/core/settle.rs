@@ -38,7 +38,9 @@ impl<S: Shelf> Core<S> {
             let accepted = job.segments().iter().all(|s| s.waiting == Waiting::Nobody);
             self.open.remove(&id);
             let calls: Vec<_> = self.calls.range((id, 0)..=(id, u32::MAX)).map(|(key, _)| *key).collect();
-            calls.iter().for_each(|key| drop(self.calls.remove(key)));
+            for (id, start) in calls {
+                self.end_call(id, start, out);
+            }
             if self.finished.insert(id) {
                 self.forget.push_back((now.mono, id));
             }
@@ -99,7 +101,15 @@ impl<S: Shelf> Core<S> {
         if array || submitter != Some(self.me) {
             return;
         }
-        for (range, attempt, basis) in self.open_ranges(now, &id) {
+        let open = self.open_ranges(now, &id);
+        let of_job = self.calls.range((id, 0)..=(id, u32::MAX));
+        let is_open = |start: u32, attempt: u32| open.iter().any(|(r, a, _)| r.contains(start) && *a == attempt);
+        let over: Vec<u32> =
+            of_job.filter(|((_, start), call)| !is_open(*start, call.attempt)).map(|((_, start), _)| *start).collect();
+        for start in over {
+            self.end_call(id, start, out);
+        }
+        for (range, attempt, basis) in open {
             self.ensure_call(now, id, range, attempt, basis == crdt::job::Basis::Retry);
         }
     }

@@ -86,6 +86,7 @@ impl<S: Shelf> Core<S> {
             Msg::Call { job, attempt, range, rank, slices } => {
                 self.on_call(now, from, job, attempt, range, (rank, slices), out);
             }
+            Msg::Taken { job, attempt, start } => self.on_taken(from, (job, attempt, start)),
             Msg::Decline { job, attempt, start, lack } => self.on_decline(now, from, job, attempt, start, lack),
             Msg::Presence { incarnation, seq, tokens } => self.on_presence(now, from, incarnation, seq, &tokens),
         }
@@ -135,6 +136,7 @@ impl<S: Shelf> Core<S> {
                 | Msg::Roster(_)
                 | Msg::Receipt { .. }
                 | Msg::Call { .. }
+                | Msg::Taken { .. }
                 | Msg::Decline { .. }
                 | Msg::Presence { .. },
             )
