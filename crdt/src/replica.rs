@@ -73,7 +73,7 @@ pub struct Applied {
 }
 
 /// All that a node knows of its mesh. `S` holds the rows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Replica<S> {
     mesh: MeshId,
     founder: NodeId,

@@ -181,7 +181,8 @@ impl Verified {
     pub fn read(bytes: &[u8], verify: impl FnMut(Bytes) -> Option<Bundle>) -> Option<Self> {
         let Some(Msg::Bundles { bundles, receipt, more }) = Msg::decode(bytes) else { return None };
         let count = bundles.len();
-        let bundles: Arc<[Bundle]> = bundles.into_iter().map(|wire| wire.into_vec().into()).filter_map(verify).collect();
+        let bundles: Arc<[Bundle]> =
+            bundles.into_iter().map(|wire| wire.into_vec().into()).filter_map(verify).collect();
         Some(Self(Content::Bundles { refused: count - bundles.len(), bundles, receipt, more }))
     }
 

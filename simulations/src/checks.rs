@@ -318,7 +318,8 @@ impl World {
                 let Some(written) = job.claims().get(&claim).filter(|_| started && claim.owner == me) else { continue };
                 let watchers = written.value.watchers.clone();
                 let by: Vec<NodeId> = job.lost_by(&claim).collect();
-                let lost = job.attempts(claim.range.start).iter().any(|a| a.id == claim && a.state == AttemptState::Lost);
+                let lost =
+                    job.attempts(claim.range.start).iter().any(|a| a.id == claim && a.state == AttemptState::Lost);
                 if !lost || !self.checks.losses.insert((id, claim, me)) {
                     continue;
                 }
@@ -359,11 +360,11 @@ impl World {
             let ready = fate.submit.after.iter().all(|up| {
                 core.replica().job_row(self.fates[*up as usize].id).and_then(|r| r.state()) == Some(JobState::Done)
             });
-            let first = job.segments().iter().find_map(|s| match s.waiting {
-                Waiting::Claim { attempt: 1, .. } => Some(s.range.start),
-                _ => None,
-            });
-            let (Some(task), Some((_, spec)), true) = (first, job.spec(), ready && !job.is_cancelled()) else { continue };
+            let waits = |s: &&crdt::job::Segment| matches!(s.waiting, Waiting::Claim { attempt: 1, .. });
+            let first = job.segments().iter().find(waits).map(|s| s.range.start);
+            let (Some(task), Some((_, spec)), true) = (first, job.spec(), ready && !job.is_cancelled()) else {
+                continue;
+            };
             for at in self.running() {
                 let Some(other) = self.core(at).filter(|_| !self.node(at).is_idler && !self.is_suspect(at)) else {
                     continue;
@@ -488,8 +489,7 @@ impl World {
     fn check_kept(&mut self) {
         for n in self.lost_jobs() {
             let id = self.fates[n].id;
-            let without: Vec<u32> =
-                self.standing().into_iter().filter(|at| self.state_at(*at, id).is_none()).collect();
+            let without: Vec<u32> = self.standing().into_iter().filter(|at| self.state_at(*at, id).is_none()).collect();
             let detail = format!("job {n} was acknowledged and is not known on nodes {without:?}");
             self.checks.violated("acknowledged-kept", self.now_us, detail);
         }
@@ -534,7 +534,11 @@ impl World {
         for fate in &self.fates {
             for (author, key, seq, _) in core.replica().show(DocId::job(fate.id)) {
                 if roster.revoked.get(&author).is_some_and(|(last, _)| seq > *last) {
-                    found.push(format!("{} of node {:?} counts after its revocation", key_text(&key), self.index.get(&author)));
+                    found.push(format!(
+                        "{} of node {:?} counts after its revocation",
+                        key_text(&key),
+                        self.index.get(&author)
+                    ));
                 }
             }
         }
@@ -552,16 +556,22 @@ impl World {
         for fate in self.fates.iter().filter(|f| f.submit.mean_ms == 700) {
             *counts.entry(fate.submit.node).or_default() += 1;
         }
-        let Some((hog, _)) = counts.into_iter().filter(|(_, count)| *count >= 20).max_by_key(|(_, count)| *count) else {
+        let Some((hog, _)) = counts.into_iter().filter(|(_, count)| *count >= 20).max_by_key(|(_, count)| *count)
+        else {
             return;
         };
-        let queue: Vec<u64> =
-            self.fates.iter().filter(|f| f.submit.node == hog && f.submit.mean_ms == 700).filter_map(|f| f.started_us).collect();
+        let queue: Vec<u64> = self
+            .fates
+            .iter()
+            .filter(|f| f.submit.node == hog && f.submit.mean_ms == 700)
+            .filter_map(|f| f.started_us)
+            .collect();
         let Some(end) = queue.iter().max().copied() else { return };
         let mut found = Vec::new();
         for (n, fate) in self.fates.iter().enumerate() {
             let submit = &fate.submit;
-            let plain = submit.array == 0 && submit.labels.is_empty() && submit.after.is_empty() && submit.priority == 0;
+            let plain =
+                submit.array == 0 && submit.labels.is_empty() && submit.after.is_empty() && submit.priority == 0;
             let (Some(at), Some(started)) = (fate.submitted_us, fate.started_us) else { continue };
             let waiting = queue.iter().filter(|start| **start > at).count();
             if submit.node == hog || !plain || submit.at_most_once || waiting < 20 {

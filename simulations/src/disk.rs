@@ -13,10 +13,12 @@ const SHARDS: usize = 16;
 /// Rows that are remembered as shared, per shard. More: all are forgotten, and rows of later are shared anew.
 const SHARED_MAX: usize = 1 << 20;
 
+type Shard = Mutex<HashSet<Arc<[u8]>, foldhash::fast::FixedState>>;
+
 /// Bytes that nodes share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shared {
-    shards: Arc<[Mutex<HashSet<Arc<[u8]>, foldhash::fast::FixedState>>; SHARDS]>,
+    shards: Arc<[Shard; SHARDS]>,
 }
 
 impl Shared {
@@ -36,7 +38,8 @@ impl Shared {
     }
 }
 
-type Rows = BTreeMap<(Table, Arc<[u8]>), Arc<[u8]>>;
+type Place = (Table, Arc<[u8]>);
+type Rows = BTreeMap<Place, Arc<[u8]>>;
 
 /// A shelf whose rows since the last commit can be taken back.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +47,7 @@ pub(crate) struct Disk {
     shared: Shared,
     rows: Rows,
     /// What the rows were that were put since the last commit, in the order of the writes.
-    undo: Vec<((Table, Arc<[u8]>), Option<Arc<[u8]>>)>,
+    undo: Vec<(Place, Option<Arc<[u8]>>)>,
 }
 
 impl Disk {

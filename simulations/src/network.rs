@@ -163,16 +163,19 @@ impl Network {
         if self.overlay_is_old {
             self.draw_overlay();
         }
-        let mut best: BTreeMap<u32, (u64, u32)> = BTreeMap::new();
+        const UNREACHED: (u64, u32) = (u64::MAX, u32::MAX);
+        let mut best = vec![UNREACHED; self.links.len()];
         let mut heap = BinaryHeap::from([Reverse((0u64, from, from))]);
+        let overlay = std::mem::take(&mut self.overlay);
         while let Some(Reverse((at, node, via))) = heap.pop() {
-            if best.contains_key(&node) {
+            if best[node as usize] != UNREACHED {
                 continue;
             }
-            best.insert(node, (at, via));
-            for next in self.overlay[node as usize].clone() {
+            best[node as usize] = (at, via);
+            for next in overlay[node as usize].iter().copied() {
                 let lost = self.happens(self.weather.loss_ppm);
-                if next == via || lost || best.contains_key(&next) || !is_up(next) || !self.passes(node, next) {
+                let heard = next == via || best[next as usize] != UNREACHED;
+                if heard || lost || !is_up(next) || !self.passes(node, next) {
                     continue;
                 }
                 // Passing on: decoding and validation beside the transport.
@@ -181,13 +184,16 @@ impl Network {
             }
         }
         let copies = |to: u32| {
-            let sends = |by: &&u32| best.get(by).is_some_and(|(_, via)| *via != to);
-            u32::try_from(self.overlay[to as usize].iter().filter(sends).count()).unwrap_or(1).max(1)
+            let sends = |by: &&u32| best[**by as usize] != UNREACHED && best[**by as usize].1 != to;
+            u32::try_from(overlay[to as usize].iter().filter(sends).count()).unwrap_or(1).max(1)
         };
-        best.iter()
-            .filter(|(to, _)| **to != from)
-            .map(|(to, (after_us, via))| Heard { to: *to, after_us: *after_us, via: *via, copies: copies(*to) })
-            .collect()
+        let heard = (0u32..)
+            .zip(&best)
+            .filter(|(to, reached)| *to != from && **reached != UNREACHED)
+            .map(|(to, (after_us, via))| Heard { to, after_us: *after_us, via: *via, copies: copies(to) })
+            .collect();
+        self.overlay = overlay;
+        heard
     }
 
     fn draw_overlay(&mut self) {

@@ -71,7 +71,11 @@ pub(crate) enum Out {
     /// An event of its own, at the time.
     Later(Event),
     Reply(u64, Result<Ack, Refusal>),
-    Secure { job: JobId, claim: ClaimId, holders: Vec<NodeId> },
+    Secure {
+        job: JobId,
+        claim: ClaimId,
+        holders: Vec<NodeId>,
+    },
     Started(JobId, ClaimId, u32),
     Ended(JobId, ClaimId, u32, Exit),
     Violation(&'static str, String),
@@ -178,8 +182,13 @@ impl Node {
     /// Starts a process over the rows that are there; `hold` if they may lack something of its own feed.
     pub(crate) fn start(&mut self, at_us: u64, hold: bool) {
         let disk = self.disk.take().expect("it does not run");
+        self.start_with(at_us, hold, Replica::open(disk).expect("its rows hold a mesh"));
+    }
+
+    /// The same over rows that were read already.
+    pub(crate) fn start_with(&mut self, at_us: u64, hold: bool, replica: Replica<Disk>) {
+        self.disk = None;
         let now = self.clock(at_us);
-        let replica = Replica::open(disk).expect("its rows hold a mesh");
         let config = Config {
             seed: self.rng.random(),
             incarnation: now.wall_ms.max(WALL_MS) + u64::from(self.epoch),
@@ -196,7 +205,11 @@ impl Node {
     pub(crate) fn crash(&mut self, at_us: u64, keep: bool) {
         let Some(mut core) = self.core.take() else { return };
         let disk = core.replica_mut().shelf_mut();
-        if self.busy_until_us <= at_us || keep { disk.commit() } else { disk.roll_back() }
+        if self.busy_until_us <= at_us || keep {
+            disk.commit()
+        } else {
+            disk.roll_back()
+        }
         self.disk = Some(core.replica().shelf().clone());
         self.epoch += 1;
         self.died_us.push(at_us);

@@ -367,6 +367,7 @@ impl Draw<'_> {
         }
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the caller sorts them")]
     fn fault_of_machine(&mut self, fault: Fault, rounds: u32) {
         for _ in 0..rounds {
             let (node, at) = (self.node(), self.time());
@@ -385,7 +386,8 @@ impl Draw<'_> {
                     self.put(at, Step::Pause(node));
                     self.put(end, Step::Resume(node, stands));
                 }
-                _ => {
+                other => {
+                    debug_assert_eq!(other, Fault::ClockJump, "the last of those of a machine");
                     let jump = self.rng.random_range(-7_200_000..7_200_000);
                     self.put(at, Step::Jump(node, jump));
                 }
@@ -393,6 +395,7 @@ impl Draw<'_> {
         }
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the caller sorts them")]
     fn fault_of_people(&mut self, fault: Fault, rounds: u32) {
         for _ in 0..rounds {
             let (node, at) = (self.other(), self.time());
@@ -419,7 +422,10 @@ impl Draw<'_> {
                 }
                 Fault::Forge => self.put(at, Step::Forge(node)),
                 Fault::Replay => self.put(at, Step::Replay(node)),
-                _ => self.put(at, Step::Flood(node)),
+                other => {
+                    debug_assert_eq!(other, Fault::Flood, "the last of those of people");
+                    self.put(at, Step::Flood(node));
+                }
             }
         }
     }

@@ -119,13 +119,14 @@ fn without_submits(plan: &Plan, from: usize, to: usize) -> Plan {
         submit.after.retain(|up| !(from..from + gone).contains(up));
         submit.after.iter_mut().filter(|up| **up >= from + gone).for_each(|up| *up -= gone);
     }
-    plan.steps.retain_mut(|(_, step)| match step {
-        crate::Step::Cancel(n) if (from..from + gone).contains(n) => false,
-        crate::Step::Cancel(n) if *n >= from + gone => {
-            *n -= gone;
-            true
+    plan.steps.retain_mut(|(_, step)| {
+        if let crate::Step::Cancel(n) = step {
+            if (from..from + gone).contains(n) {
+                return false;
+            }
+            *n -= if *n >= from { gone } else { 0 };
         }
-        _ => true,
+        true
     });
     plan
 }

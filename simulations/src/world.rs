@@ -48,6 +48,9 @@ enum Happening {
     Tick,
 }
 
+/// A node and what happens to it in a window.
+type Active = (Box<Node>, Vec<(u64, Event)>);
+
 #[derive(Debug)]
 struct Item {
     at_us: u64,
@@ -202,8 +205,11 @@ impl World {
 
     /// Starts all members and writes the plan into the story.
     fn begin(&mut self) {
+        // All begin with the same rows: they are read once.
+        let founded = self.node(0).disk.clone().expect("nobody runs yet");
+        let replica = Replica::open(founded).expect("just founded");
         for at in 0..self.plan.nodes {
-            self.node_mut(at).start(0, false);
+            self.node_mut(at).start_with(0, false, replica.clone());
             self.push(0, at, Event::Ready);
         }
         for (a, b) in self.net.pairs() {
@@ -299,11 +305,11 @@ impl World {
                 batches.entry(event.0).or_default().push((event.1, event.2));
             }
         }
-        let mut active: Vec<(Box<Node>, Vec<(u64, Event)>)> = batches
+        let mut active: Vec<Active> = batches
             .into_iter()
             .map(|(at, events)| (self.nodes[at as usize].take().expect("at its place"), events))
             .collect();
-        let work = |(node, events): &mut (Box<Node>, Vec<(u64, Event)>)| node.run(std::mem::take(events), end_us);
+        let work = |(node, events): &mut Active| node.run(std::mem::take(events), end_us);
         let outs: Vec<Vec<(u64, Out)>> = if active.len() >= SIDE_BY_SIDE_MIN && self.plan.nodes > 64 {
             active.par_iter_mut().map(work).collect()
         } else {

@@ -78,7 +78,9 @@ impl<S: Shelf> Core<S> {
             if job.state().is_none_or(crdt::job::JobState::is_final) || job.is_cancelled() {
                 continue;
             }
-            let Some((submitter, spec)) = job.spec().filter(|(submitter, _)| !self.is_behind(submitter)) else { continue };
+            let Some((submitter, spec)) = job.spec().filter(|(submitter, _)| !self.is_behind(submitter)) else {
+                continue;
+            };
             let waits = self.has_waiting(submitter);
             let (spec, priority) = (spec.clone(), job.priority());
             if !lacks(&self.offer, &spec).is_empty() {
