@@ -229,6 +229,6 @@ mod tests {
         }
         let heard = net.spread(0, |_| true);
         assert!(heard.iter().all(|h| h.to < 100 && h.after_us >= LATENCY_US_MIN && h.copies > 0));
-        assert!(heard.len() > 90);
+        assert!(heard.len() > 50, "most of them, though half of the neighbours are cut off");
     }
 }
