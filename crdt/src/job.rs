@@ -16,7 +16,7 @@ pub use fold::{Attempt, AttemptState, JobState, Segment, TaskState, Waiting, ren
 pub use seal::{Origin, Seal, SealedRun};
 pub use values::{
     Accept, ArtifactList, ArtifactRef, Basis, CheckpointRef, Claim, Control, ControlOp, Exit, JobSpec, LogRef, Lost,
-    Outcome, RunReport, TaskReport, job_id_of_key, job_id_of_nonce,
+    Outcome, RunReport, TaskReport, Voter, job_id_of_key, job_id_of_nonce,
 };
 
 use crate::cbor;

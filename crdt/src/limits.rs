@@ -41,6 +41,8 @@ pub const TASKS_PER_CLAIM_MAX: u32 = 2_000;
 pub const ATTEMPTS_MAX: u32 = 100;
 /// Lost attempts after which a task fails, for its owners vanish.
 pub const LOST_ATTEMPTS_MAX: u32 = 3;
+/// Voters of a job whose tasks may start but once.
+pub const VOTERS_MAX: usize = 5;
 /// Watchers that a claim may name: the submitter's node and four more.
 pub const WATCHERS_MAX: usize = 5;
 /// Artifacts named in a run's report itself. More: the report names a blob with the whole list.

@@ -27,6 +27,8 @@ pub enum Table {
     JobsByTime,
     /// `author, seq → the other branch` of a fork.
     Forks,
+    /// `job, task → what this node said as a voter`.
+    Votes,
     /// `node → addresses and last contact`.
     Peers,
     /// Everything that there is one of.
@@ -35,7 +37,7 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Bundles,
         Self::Registers,
         Self::Notes,
@@ -45,6 +47,7 @@ impl Table {
         Self::OpenJobs,
         Self::JobsByTime,
         Self::Forks,
+        Self::Votes,
         Self::Peers,
         Self::Meta,
     ];

@@ -11,6 +11,7 @@ mod explain;
 mod flush;
 mod lease;
 mod market;
+mod once;
 mod retain;
 mod settle;
 mod sync;
@@ -38,6 +39,8 @@ use crate::time::{Now, Time};
 #[derive(Debug, Clone, Default)]
 struct Peer {
     connected: bool,
+    /// When it was last connected.
+    since: Time,
     incarnation: u64,
     last_heard: Time,
     /// Place up to which it has our feed, as far as we know.
@@ -148,13 +151,15 @@ pub struct Core<S> {
     presence_at: Time,
     draw_at: Time,
     turn_at: Time,
-    /// Ranges that were asked for: of which author, whether of its tail, from which place on, and when.
-    wants: BTreeMap<(NodeId, bool), (u64, Time)>,
+    /// Ranges that were asked for: of which author, whether of its tail, from which place on, when, and how often.
+    wants: BTreeMap<(NodeId, bool), (u64, Time, u32)>,
     /// Whether the roster was asked for ahead of the feeds.
     roster_asked: bool,
     /// Rounds of repair in which a feed's tail was not reached and nobody knows more of the feed.
     stale_tails: BTreeMap<NodeId, u32>,
     peer_heads: BTreeMap<NodeId, (u64, NodeId)>,
+    /// Those of them whose authors are not known here.
+    strange_heads: BTreeSet<NodeId>,
     held: BTreeMap<(JobId, ClaimId), Held>,
     /// Claims of ours whose last report waits for the next flush.
     reported: BTreeSet<(JobId, ClaimId)>,
@@ -164,6 +169,8 @@ pub struct Core<S> {
     calls: BTreeMap<(JobId, u32), Call>,
     called: BTreeMap<(JobId, u32, u32), Called>,
     watches: BTreeMap<(JobId, ClaimId), Watch>,
+    /// Claims of ours that may start but once, by job and task.
+    proposals: BTreeMap<(JobId, u32), once::Proposing>,
     first_seen: BTreeMap<(JobId, u32), Time>,
     securing: BTreeMap<(JobId, ClaimId), Securing>,
     dependents: BTreeMap<JobId, BTreeSet<JobId>>,
@@ -199,7 +206,7 @@ impl<S: Shelf> Core<S> {
         offer.free = offer.slots;
         let dirty = replica.jobs().keys().copied().collect();
         let gossip_seq = replica.feeds().get(&me).map_or(0, |feed| feed.seq);
-        Self {
+        let mut core = Self {
             me,
             key,
             rng: ChaCha8Rng::from_seed(config.seed),
@@ -226,6 +233,7 @@ impl<S: Shelf> Core<S> {
             roster_asked: false,
             stale_tails: BTreeMap::new(),
             peer_heads: BTreeMap::new(),
+            strange_heads: BTreeSet::new(),
             held: BTreeMap::new(),
             reported: BTreeSet::new(),
             durations: Durations::default(),
@@ -233,6 +241,7 @@ impl<S: Shelf> Core<S> {
             calls: BTreeMap::new(),
             called: BTreeMap::new(),
             watches: BTreeMap::new(),
+            proposals: BTreeMap::new(),
             first_seen: BTreeMap::new(),
             securing: BTreeMap::new(),
             dependents: BTreeMap::new(),
@@ -251,7 +260,9 @@ impl<S: Shelf> Core<S> {
             draining: false,
             slot_freed: true,
             wake: None,
-        }
+        };
+        core.offer.store = core.store_number(config_hold);
+        core
     }
 
     /// Takes in an input at a time; what is to be done is put behind `out`.
@@ -316,12 +327,13 @@ impl<S: Shelf> Core<S> {
     /// What is kept of what others sent, with its bounds: for those who watch that none is exceeded.
     #[must_use]
     pub fn sizes(&self) -> [(&'static str, usize, usize); 4] {
-        use crate::limits::{CLAIMS_HELD_MAX, HEADS_PER_MESSAGE_MAX};
+        use crate::limits::{CLAIMS_HELD_MAX, STRANGE_HEADS_MAX};
+        let heads = self.replica.roster().authors.len() + 1 + STRANGE_HEADS_MAX;
         [
             ("calls of others", self.called.len(), CLAIMS_HELD_MAX),
             ("claims", self.held.len(), CLAIMS_HELD_MAX),
-            ("heads of others", self.peer_heads.len(), HEADS_PER_MESSAGE_MAX),
-            ("ranges asked for", self.wants.len(), 2 * HEADS_PER_MESSAGE_MAX),
+            ("heads of others", self.peer_heads.len(), heads),
+            ("ranges asked for", self.wants.len(), 2 * heads),
         ]
     }
 
@@ -359,6 +371,7 @@ impl<S: Shelf> Core<S> {
         self.tick_calls(now, out);
         self.tick_called(now, out);
         self.tick_draw(now);
+        self.tick_proposals(now, out);
         self.tick_reports(now);
         self.start_waiting(now, out);
         self.flush_if_due(now, out);
@@ -398,7 +411,8 @@ impl<S: Shelf> Core<S> {
     }
 
     fn may_run(&self) -> bool {
-        self.replica.roster().role(&self.me).is_some_and(|role| role.may_run())
+        let frozen = self.replica.feeds().get(&self.me).is_some_and(|feed| feed.frozen);
+        !frozen && self.replica.roster().role(&self.me).is_some_and(|role| role.may_run())
     }
 
     /// Tasks of a job that may be claimed now, with attempt and basis; none while a job before it is not done.
@@ -423,12 +437,14 @@ impl<S: Shelf> Core<S> {
                     };
                     open.push((segment.range, attempt, basis));
                 }
+                // What may start but once and was chosen is nobody else's any more.
+                Waiting::Owner(claim) if job.run(&claim).is_some_and(|run| run.chosen.is_some()) => {}
                 Waiting::Owner(claim) => {
                     if let Some(unheard) = self.lost_by_those_heard(now, job, &claim) {
                         open.push((segment.range, claim.attempt + 1, Basis::Lost { owner: claim.owner, unheard }));
                     }
                 }
-                Waiting::Acceptance(..) | Waiting::GivingUp(_) | Waiting::Nobody => {}
+                Waiting::Acceptance(..) | Waiting::Person(_) | Waiting::GivingUp(_) | Waiting::Nobody => {}
             }
         }
         open

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod msg;
 pub mod offer;
 pub mod time;
+pub mod vote;
 
 pub use crate::core::Core;
 pub use crate::io::{Ack, Command, Config, Effect, Effects, Input, Refusal, Retention, Verified};

@@ -39,6 +39,12 @@ pub const CLAIM_UNMEASURED_TASKS: u32 = 4;
 pub const OVERHEAD_UNMEASURED_MS: u64 = 20;
 /// Claims that a node holds beside those that run.
 pub const CLAIMS_HELD_MAX: usize = 256;
+/// Voters of a job whose tasks may start but once.
+pub const VOTERS: usize = 3;
+/// The same, where so many nodes are there.
+pub const VOTERS_MANY: usize = crdt::limits::VOTERS_MAX;
+/// Time after which a proposal without a decision begins anew, at least.
+pub const PROPOSE_AGAIN_MS: u64 = 300;
 /// Interval between two flushes under load; bursts of [`FLUSH_BURST`] leave at once.
 pub const FLUSH_EVERY_MS: u64 = 20;
 /// Flushes that leave at once after a quiet time.
@@ -53,6 +59,10 @@ pub const BUNDLES_MESSAGE_BYTES_MAX: usize = 768 * 1024;
 pub const BUNDLES_PER_MESSAGE_MAX: usize = 512;
 /// Authors in one message of heads.
 pub const HEADS_PER_MESSAGE_MAX: usize = 4_096;
+/// Authors that are not known here and of whose feeds others are said to have something. More: they are not asked for.
+pub const STRANGE_HEADS_MAX: usize = 64;
+/// Times that a range is asked for of who is said to have it. More: what was said of that feed is forgotten.
+pub const WANT_TIMES_MAX: u32 = 8;
 /// Bundles of a submitter that may be missing here while its tasks are drawn. More: first its feed is fetched.
 pub const FEED_BEHIND_MAX: u64 = 16;
 /// Bundles that may be missing of a feed before its newest are fetched first.

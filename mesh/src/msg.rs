@@ -10,6 +10,7 @@ use serde_bytes::ByteBuf;
 
 use crate::limits::{BUNDLES_PER_MESSAGE_MAX, CALL_WIDTH, HEADS_PER_MESSAGE_MAX, TOKENS_PER_PRESENCE_MAX};
 use crate::offer::{Lack, SignedOffer};
+use crate::vote::{Ballot, Choice};
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +95,55 @@ pub enum Msg {
         /// Why.
         lack: Lack,
     },
+    /// To a voter: promise me to accept no lower ballot for this task.
+    Prepare {
+        /// The job.
+        job: JobId,
+        /// The task.
+        task: u32,
+        /// The ballot.
+        ballot: Ballot,
+    },
+    /// A voter's promise, with what it accepted before.
+    Promise {
+        /// The job.
+        job: JobId,
+        /// The task.
+        task: u32,
+        /// The ballot.
+        ballot: Ballot,
+        /// What it accepted of lower ballots.
+        accepted: Option<(Ballot, Choice)>,
+    },
+    /// To a voter: accept this.
+    Propose {
+        /// The job.
+        job: JobId,
+        /// The task.
+        task: u32,
+        /// The ballot.
+        ballot: Ballot,
+        /// The claim that may start.
+        choice: Choice,
+    },
+    /// A voter accepted.
+    Vote {
+        /// The job.
+        job: JobId,
+        /// The task.
+        task: u32,
+        /// The ballot.
+        ballot: Ballot,
+    },
+    /// A voter has promised a higher ballot.
+    Outvoted {
+        /// The job.
+        job: JobId,
+        /// The task.
+        task: u32,
+        /// The higher ballot.
+        promised: Ballot,
+    },
     /// I am here, and I hold these claims that you watch.
     Presence {
         /// Start of the sender's process, in milliseconds since 1970.
@@ -135,6 +185,11 @@ impl Msg {
             | Self::Receipt { .. }
             | Self::Offer(_)
             | Self::Taken { .. }
+            | Self::Prepare { .. }
+            | Self::Promise { .. }
+            | Self::Propose { .. }
+            | Self::Vote { .. }
+            | Self::Outvoted { .. }
             | Self::Decline { .. } => true,
         };
         fits.then_some(msg)

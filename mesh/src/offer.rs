@@ -24,6 +24,8 @@ pub struct Offer {
     /// Single tasks of its own that wait for a slot, and for which it calls nobody: whoever has one may draw them at once.
     #[serde(skip_serializing_if = "is_zero")]
     pub waiting: u32,
+    /// Number of its store; 0: it does not vote.
+    pub store: u64,
     /// Cores of the machine.
     pub cores: u32,
     /// Memory of the machine in bytes.
@@ -90,6 +92,8 @@ pub enum Lack {
     Price(u64),
     /// It sells no slots.
     NoSlots,
+    /// Most voters of a task that may start but once cannot be reached.
+    Majority,
     /// All slots are taken.
     Busy,
     /// Paused by its owner or its state.
@@ -112,7 +116,7 @@ impl Lack {
     /// Whether it passes by itself, so that the node may still come into question.
     #[must_use]
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Busy | Self::Paused(_) | Self::Silent)
+        matches!(self, Self::Busy | Self::Paused(_) | Self::Silent | Self::Majority)
     }
 }
 
@@ -126,6 +130,7 @@ impl std::fmt::Display for Lack {
             Self::Memory(bytes) => write!(f, "less than {} MiB of memory", bytes / (1024 * 1024)),
             Self::Price(price) => write!(f, "its price is above {price} micros per hour"),
             Self::NoSlots => f.write_str("it sells no slots"),
+            Self::Majority => f.write_str("it reaches too few of the job's voters"),
             Self::Busy => f.write_str("all its slots are taken"),
             Self::Paused(why) => write!(f, "paused: {why}"),
             Self::Person => f.write_str("its owner does not take this person's jobs"),

@@ -246,3 +246,23 @@ fn a_node_far_behind_takes_part_before_it_has_the_whole_history() {
     let hash = |at: usize| world.nodes[at].core.as_ref().expect("it runs").replica().state_hash();
     assert_eq!(hash(behind), hash(0));
 }
+
+#[test]
+fn invented_heads_do_not_keep_a_node_busy() {
+    let mut world = World::new(47, 3);
+    world.run_until_ms(2_000, |_| false);
+    let liar = world.nodes[2].id;
+    let invented = |n: u32| NodeId(*blake3::hash(&n.to_be_bytes()).as_bytes());
+    let hash = crdt::ids::BundleHash([1; 32]);
+    let heads = (0..4_000).map(|n| (invented(n), 1_000, hash)).chain([(world.nodes[1].id, 1 << 40, hash)]).collect();
+    world.input(0, Input::Message { from: liar, bytes: mesh::msg::Msg::Announce(heads).encode() });
+    for (name, size, bound) in world.nodes[0].core.as_ref().expect("it runs").sizes() {
+        assert!(size <= bound && bound < 512, "{size} of {name}");
+    }
+    world.run_until_ms(120_000, |_| false);
+    let sizes = world.nodes[0].core.as_ref().expect("it runs").sizes();
+    assert!(
+        sizes.iter().any(|(name, size, _)| *name == "heads of others" && *size == 0),
+        "lies are forgotten: {sizes:?}"
+    );
+}

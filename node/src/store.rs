@@ -27,6 +27,7 @@ const fn definition(table: Table) -> Definition {
         Table::OpenJobs => "open_jobs",
         Table::JobsByTime => "jobs_by_time",
         Table::Forks => "forks",
+        Table::Votes => "votes",
         Table::Peers => "peers",
         Table::Meta => "meta",
     })

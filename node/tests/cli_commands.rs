@@ -175,7 +175,6 @@ async fn what_is_not_built_yet_says_so_and_ends_with_2() {
     let fixture = Fixture::start().await;
     for args in [
         &["idea", "list", "--json"][..],
-        &["run", "--at-most-once", "--", "true"],
         &["up", "--relay"],
         &["gateway", "--nats", "x"],
         &["restore", "--s3", "x"],

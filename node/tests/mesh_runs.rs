@@ -300,3 +300,30 @@ fn a_blob_is_had_from_whoever_holds_it() {
     let said = String::from_utf8_lossy(&nobody.stderr).into_owned();
     assert!(nobody.status.code() == Some(1) && said.contains("by the 1 members that are online"), "{said}");
 }
+
+#[test]
+fn what_may_start_once_is_not_started_again_when_its_owner_dies() {
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    let ticket = alpha.ticket("2");
+    let mut workers: Vec<Node> = ["beta", "gamma"]
+        .map(|name| Node::up(root.path(), name, &["--slots", "1", "--join", &ticket]))
+        .into_iter()
+        .collect();
+    alpha.wait_peers(2);
+    let done = alpha.v6(&["run", "--at-most-once", "--", "sh", "-c", "exit 7"]);
+    assert_eq!(done.status.code(), Some(7), "{}", String::from_utf8_lossy(&done.stderr));
+    let job = alpha.submit(&["--at-most-once"], "sleep 60");
+    alpha.wait_state(&job, "running");
+    let owner = alpha.attempts(&job)[0]["node"].as_str().expect("an owner").to_owned();
+    workers.retain(|worker| worker.id != owner);
+    alpha.wait("its loss", |node| node.attempts(&job)[0]["state"] == "lost");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(alpha.attempts(&job).as_array().map(Vec::len), Some(1), "nobody starts it again");
+    let why = alpha.json(&["job", "explain", &job, "--json"]).to_string();
+    assert!(why.contains("waits for a person"), "{why}");
+    assert!(alpha.v6(&["job", "cancel", &job]).status.success());
+    alpha.wait_state(&job, "cancelled");
+    let refused = alpha.v6(&["run", "--at-most-once", "--retries", "1", "--", "true"]);
+    assert_eq!(refused.status.code(), Some(2));
+}

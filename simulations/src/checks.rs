@@ -157,6 +157,9 @@ impl World {
     /// The receipt must be true: as many nodes hold the job as the answer says.
     pub(crate) fn check_ack(&mut self, _node: u32, n: usize, durable_on: u32) {
         let id = self.fates[n].id;
+        if self.is_suspect(self.fates[n].submit.node) {
+            return;
+        }
         let count = u32::try_from(self.nodes.len()).expect("few nodes");
         let holders: Vec<u32> = (0..count).filter(|at| self.holds(*at, id)).collect();
         let lost = u32::try_from(self.checks.disk_lost.len()).unwrap_or(u32::MAX);
@@ -499,7 +502,7 @@ impl World {
         let Some(first) = self.standing().first().copied() else { return };
         let lost = self.lost_jobs();
         for n in 0..self.fates.len() {
-            if self.is_over(first, n) || lost.contains(&n) {
+            if self.is_over(first, n) || lost.contains(&n) || self.is_suspect(self.fates[n].submit.node) {
                 continue;
             }
             let (id, waits) = (self.fates[n].id, self.may_wait(first, n));
@@ -520,7 +523,24 @@ impl World {
             let (held, offer) = (core.held().count(), core.offer());
             let (free, slots) = (offer.free, offer.slots);
             if (held > 0 || free != slots) && !self.node(at).is_idler {
-                let detail = format!("node {at} has {free} of {slots} slots free and holds {held} claims at the end");
+                let claims: Vec<String> = core
+                    .held()
+                    .map(|(job, claim, runs)| {
+                        let n = self.checks.fate_of(&job);
+                        let waiting =
+                            core.replica().cached_job(&job).and_then(|j| j.task_state(claim.range.start).copied());
+                        format!(
+                            "job {n:?} once {:?} attempt {} runs {runs}, {:?}",
+                            n.map(|n| self.fates[n].submit.at_most_once),
+                            claim.attempt,
+                            waiting.map(|s| s.waiting)
+                        )
+                    })
+                    .collect();
+                let detail = format!(
+                    "node {at} has {free} of {slots} slots free and holds {held} claims at the end: {}",
+                    claims.join("; ")
+                );
                 self.checks.violated("slots-return", self.now_us, detail);
             }
         }

@@ -515,6 +515,7 @@ impl World {
             array: submit.array,
             retries: submit.retries,
             priority: submit.priority,
+            at_most_once: submit.at_most_once,
             after: submit.after.iter().map(|up| self.fates[*up as usize].id).collect(),
             nonce: Some(serde_bytes::ByteArray::new(nonce_of(n))),
             person,

@@ -175,7 +175,7 @@ async fn every_mistake_gets_json_with_a_code() {
         ("POST", "/v1/jobs", "{\"command\": [\"true\"], \"tiemout\": 1}", 422, "unprocessable"),
         ("POST", "/v1/jobs", "{\"command\": []}", 400, "bad_request"),
         ("POST", "/v1/jobs", "[]", 400, "bad_request"),
-        ("POST", "/v1/jobs", "{\"command\": [\"true\"], \"at_most_once\": true}", 501, "not_built"),
+        ("POST", "/v1/jobs", "{\"command\": [\"true\"], \"at_most_once\": true, \"retries\": 1}", 400, "bad_request"),
         ("GET", "/v1/jobs?state=lazy", "", 400, "bad_request"),
         ("GET", "/v1/jobs/zz", "", 404, "not_found"),
         ("GET", "/v1/jobs/00ff", "", 404, "not_found"),

@@ -13,7 +13,7 @@ use super::values::{Accept, Basis, Claim, ControlOp, JobSpec, Outcome, TaskRepor
 use super::{ClaimId, Job, Written};
 use crate::doc::TaskRange;
 use crate::ids::{JobId, NodeId};
-use crate::limits::{ATTEMPTS_MAX, LOST_ATTEMPTS_MAX, TASKS_PER_JOB_MAX};
+use crate::limits::{ATTEMPTS_MAX, LOST_ATTEMPTS_MAX, TASKS_PER_JOB_MAX, VOTERS_MAX};
 use crate::mutant::{Mutant, is_made};
 use crate::roster::Roster;
 
@@ -125,6 +125,8 @@ pub enum Waiting {
     Owner(ClaimId),
     /// The submitter, which accepts this outcome of this claim.
     Acceptance(ClaimId, Outcome),
+    /// A person: the claim that might start but once is lost or was given back.
+    Person(ClaimId),
     /// The submitter, which accepts that nothing will come of it.
     GivingUp(&'static str),
     /// Nobody: it is final.
@@ -194,6 +196,7 @@ pub(super) fn fold(job: &Job, roster: &Roster) -> View {
         .filter(|(node, w)| {
             roster.role_at(node, w.seq).is_some_and(|role| role.may_submit())
                 && w.value.tasks() <= TASKS_PER_JOB_MAX
+                && w.value.voters.len() <= VOTERS_MAX
                 && owns_id(job.id, node, &w.value, roster)
         })
         .min_by_key(|(node, w)| (!is_bound(job.id, node, &w.value), w.value.created_ms, **node));
@@ -413,11 +416,31 @@ fn task(job: &Job, view: &View, spec: &JobSpec, index: u32, accept: Option<&Acce
     {
         return (JobState::Running, Waiting::Acceptance(done.id, Outcome::Done));
     }
+    let chosen = if spec.at_most_once { job.chosen(&attempts) } else { None };
     if view.cancelled {
         let held = attempts.iter().any(|a| a.state == AttemptState::Running && a.award);
         return (if held { JobState::Running } else { JobState::Cancelled }, Waiting::GivingUp("cancelled"));
     }
-    open(spec, &attempts)
+    match chosen {
+        Some((attempt, owner)) => {
+            let range = TaskRange { start: index, end: index + 1 };
+            let found = attempts.iter().find(|a| (a.id.attempt, a.id.owner) == (attempt, owner));
+            // A claim that counts no longer, for its owner was revoked: it may have started all the same.
+            found.map_or((JobState::Queued, Waiting::Person(ClaimId { attempt, range, owner })), once)
+        }
+        None => open(spec, &attempts),
+    }
+}
+
+/// A task of which the voters chose the one claim that may start.
+fn once(chosen: &Attempt<'_>) -> (TaskState, Waiting) {
+    match chosen.state {
+        AttemptState::Claimed => (JobState::Claimed, Waiting::Owner(chosen.id)),
+        AttemptState::Running => (JobState::Running, Waiting::Owner(chosen.id)),
+        AttemptState::Done => (JobState::Running, Waiting::Acceptance(chosen.id, Outcome::Done)),
+        AttemptState::Failed => (JobState::Running, Waiting::Acceptance(chosen.id, Outcome::Failed)),
+        AttemptState::Lost | AttemptState::Cancelled => (JobState::Queued, Waiting::Person(chosen.id)),
+    }
 }
 
 fn open(spec: &JobSpec, attempts: &[Attempt<'_>]) -> (TaskState, Waiting) {
@@ -481,7 +504,7 @@ impl Job {
             Waiting::Acceptance(_, Outcome::Done) => Some(JobState::Done),
             Waiting::Acceptance(..) => Some(JobState::Failed),
             Waiting::Nobody => Some(segment.state),
-            Waiting::Claim { .. } | Waiting::Owner(_) | Waiting::GivingUp(_) => None,
+            Waiting::Claim { .. } | Waiting::Owner(_) | Waiting::Person(_) | Waiting::GivingUp(_) => None,
         };
         let found = self.view.segments.iter().map(outcome).collect::<Option<BTreeSet<_>>>()?;
         let ended = [JobState::Failed, JobState::Cancelled, JobState::Skipped];
@@ -577,9 +600,11 @@ impl Job {
         }
         let mut attempts = Vec::new();
         for claims in found.values() {
+            let chosen = |id: &ClaimId| self.run(id).is_some_and(|run| run.chosen == Some((id.attempt, id.owner)));
             let award = claims
                 .iter()
-                .find(|a| claims.iter().all(|b| a.0 == b.0 || beats(self.id, **a, *b)))
+                .find(|(id, _)| chosen(id))
+                .or_else(|| claims.iter().find(|a| claims.iter().all(|b| a.0 == b.0 || beats(self.id, **a, *b))))
                 .or_else(|| claims.iter().min_by_key(|(id, claim)| (claim.bid_micros, id.owner)))
                 .map(|(id, _)| **id);
             for (id, claim) in claims {
@@ -589,6 +614,16 @@ impl Job {
             }
         }
         attempts
+    }
+
+    /// Attempt and owner that the voters chose for a task that may start but once, as far as an owner of a claim said.
+    #[must_use]
+    pub fn chosen_for(&self, index: u32) -> Option<(u32, NodeId)> {
+        self.chosen(&self.attempts(index))
+    }
+
+    fn chosen(&self, attempts: &[Attempt<'_>]) -> Option<(u32, NodeId)> {
+        attempts.iter().find_map(|a| self.run(&a.id)?.chosen)
     }
 
     fn attempt_state(&self, id: &ClaimId, claim: &Claim, report: Option<&TaskReport>) -> AttemptState {

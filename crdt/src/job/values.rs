@@ -80,6 +80,12 @@ pub struct JobSpec {
     /// Whether it asks for the network.
     #[serde(skip_serializing_if = "is_default")]
     pub network: bool,
+    /// Whether each task may start but once: most of the voters choose the claim that may.
+    #[serde(skip_serializing_if = "is_default")]
+    pub at_most_once: bool,
+    /// Who votes on that, at most [`crate::limits::VOTERS_MAX`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub voters: Vec<Voter>,
     /// The person it is for.
     pub person: PersonId,
     /// The trace that it belongs to.
@@ -98,9 +104,18 @@ impl JobSpec {
     /// What is wanted, whenever and in whichever trace: two specs of one idempotency key are compared by it.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
-        let wanted = Self { created_ms: 0, trace: TraceId::ZERO, ..self.clone() };
+        let wanted = Self { created_ms: 0, trace: TraceId::ZERO, voters: Vec::new(), ..self.clone() };
         *blake3::hash(&crate::cbor::encode(&wanted)).as_bytes()
     }
+}
+
+/// Who votes on which claim of a task may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Voter {
+    /// The node.
+    pub node: NodeId,
+    /// The number of its store: one that was lost or came from a backup does not know what it said before, and has another.
+    pub store: u64,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -351,6 +366,9 @@ pub struct RunReport {
     /// Highest checkpoint that a second node holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointRef>,
+    /// The claim that the voters chose, attempt and owner, of a task that may start but once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<(u32, NodeId)>,
     /// What it cost, in micros.
     #[serde(skip_serializing_if = "is_default")]
     pub cost_micros: u64,

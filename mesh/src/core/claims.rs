@@ -6,7 +6,7 @@ use crdt::doc::{DocId, Key, TaskRange};
 use crdt::ids::{JobId, NodeId};
 use crdt::job::{
     ArtifactList, ArtifactRef, Basis, CheckpointRef, Claim, ClaimId, Exit, JobSpec, LogRef, RunReport, TaskReport,
-    rendezvous,
+    Waiting, rendezvous,
 };
 use crdt::limits::WATCHERS_MAX;
 use crdt::mutant::{Mutant, is_made};
@@ -114,6 +114,9 @@ impl<S: Shelf> Core<S> {
         }
         if let Some(lack) = lacks(&self.offer, spec).into_iter().next() {
             return Some(lack);
+        }
+        if spec.at_most_once && !self.hears_majority(spec) {
+            return Some(Lack::Majority);
         }
         (self.room(now, spec) == 0).then_some(Lack::Busy)
     }
@@ -230,10 +233,11 @@ impl<S: Shelf> Core<S> {
             if free == 0 {
                 break;
             }
-            let Some(job) = self.replica.cached_job(&id) else { continue };
-            if !job.claims().contains_key(&claim) {
+            let known = self.replica.cached_job(&id).is_some_and(|job| job.claims().contains_key(&claim));
+            if !known || !self.may_start(now, id, claim, out) {
                 continue;
             }
+            let Some(job) = self.replica.cached_job(&id) else { continue };
             let Some((submitter, spec)) = job.spec() else { continue };
             let earlier = |c: &&ClaimId| c.attempt < claim.attempt && c.range == claim.range && !job.is_void(c);
             let resume = job.claims().keys().filter(earlier);
@@ -249,7 +253,9 @@ impl<S: Shelf> Core<S> {
 
     pub(super) fn on_started(&mut self, now: Now, job: JobId, claim: ClaimId, task: u32, at_ms: u64) {
         let Some(held) = self.held.get_mut(&(job, claim)) else { return };
-        if held.report.tasks.last().is_none_or(|t| t.0 < task) {
+        if held.report.chosen.is_some() {
+            held.report.tasks = vec![TaskReport(task, at_ms, None)];
+        } else if held.report.tasks.last().is_none_or(|t| t.0 < task) {
             held.report.tasks.push(TaskReport(task, at_ms, None));
         }
         let first = held.report.tasks.len() == 1;
@@ -365,12 +371,21 @@ impl<S: Shelf> Core<S> {
                 continue;
             };
             let start = claim.range.start;
-            let over = job.is_over(claim.range);
+            // A spec that no longer counts, for its submitter was shut out, or of which the voters chose another claim.
+            let is_elsewhere = match job.task_state(start).map(|s| s.waiting) {
+                None => true,
+                Some(Waiting::Person(chosen)) => chosen.attempt != claim.attempt || chosen.owner != self.me,
+                Some(_) => false,
+            };
+            let over = job.is_over(claim.range) || is_elsewhere;
             let attempts = job.attempts(start);
             let award = attempts.iter().any(|a| a.id == claim && a.award);
             let settled = matches!(held.phase, Phase::Running { since } if since.plus_ms(AWARD_SETTLES_MS) <= now.mono);
+            let chosen = held.report.chosen.is_some();
             let exit = if job.is_cancelled() || over {
                 Some(Exit::Cancelled)
+            } else if chosen {
+                None
             } else if job.is_void(&claim) || (!award && !settled) {
                 Some(Exit::Returned)
             } else {
@@ -394,9 +409,14 @@ impl<S: Shelf> Core<S> {
 
     /// Reports a claim as over that nothing runs of any more.
     pub(super) fn abandon(&mut self, id: JobId, claim: ClaimId) {
+        self.give_back(id, claim, None);
+    }
+
+    /// The same, and which claim the voters chose instead.
+    pub(super) fn give_back(&mut self, id: JobId, claim: ClaimId, chosen: Option<(u32, NodeId)>) {
         self.held.remove(&(id, claim));
         let before = self.replica.cached_job(&id).and_then(|job| job.run(&claim)).cloned().unwrap_or_default();
-        let mut report = RunReport { ended: true, ..before };
+        let mut report = RunReport { ended: true, chosen: chosen.or(before.chosen), ..before };
         let at_ms = report.tasks.last().map_or(0, |t| t.1);
         for task in report.tasks.iter_mut().filter(|t| t.2.is_none()) {
             task.2 = Some((at_ms, Exit::Returned));

@@ -10,6 +10,13 @@ use crate::io::{Ack, Command, Effect, Effects, Refusal};
 use crate::offer::could_ever;
 use crate::time::Now;
 
+/// Says so when one PC that is off is enough to keep a job from starting.
+fn few_voters(count: usize) -> Option<String> {
+    (count < crate::limits::VOTERS).then(|| {
+        format!("only {count} nodes are here to vote on its one start: while one of them is off it may not start")
+    })
+}
+
 impl<S: Shelf> Core<S> {
     pub(super) fn on_command(&mut self, now: Now, request: u64, command: Command, out: &mut Effects) {
         let done = match command {
@@ -21,8 +28,8 @@ impl<S: Shelf> Core<S> {
                 Ok(Some(Vec::new()))
             }
             Command::SetOffer(offer) => {
-                let crate::offer::Offer { incarnation, number, free, waiting, .. } = self.offer;
-                self.offer = crate::offer::Offer { incarnation, number, free, waiting, ..*offer };
+                let crate::offer::Offer { incarnation, number, free, waiting, store, .. } = self.offer;
+                self.offer = crate::offer::Offer { incarnation, number, free, waiting, store, ..*offer };
                 self.offer_dirty = true;
                 self.offers_version += 1;
                 self.slot_freed = true;
@@ -67,8 +74,13 @@ impl<S: Shelf> Core<S> {
                 return Err(Refusal::KeyTaken(spec.key.clone().unwrap_or_default(), *id));
             }
         }
-        for (id, spec) in jobs {
-            warnings.push(self.nobody_could(&spec));
+        for (id, mut spec) in jobs {
+            let mut warning = self.nobody_could(&spec);
+            if spec.at_most_once {
+                spec.voters = self.choose_voters();
+                warning = warning.or_else(|| few_voters(spec.voters.len()));
+            }
+            warnings.push(warning);
             if self.replica.job(id).and_then(|job| job.spec()).is_none() {
                 self.write(DocId::job(id), &Key::Spec, &spec);
             }

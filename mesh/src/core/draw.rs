@@ -83,7 +83,7 @@ impl<S: Shelf> Core<S> {
             };
             let waits = self.has_waiting(submitter);
             let (spec, priority) = (spec.clone(), job.priority());
-            if !lacks(&self.offer, &spec).is_empty() {
+            if !lacks(&self.offer, &spec).is_empty() || (spec.at_most_once && !self.hears_majority(&spec)) {
                 continue;
             }
             for (range, attempt, basis) in self.open_ranges(now, &id) {
@@ -195,7 +195,7 @@ impl<S: Shelf> Core<S> {
         };
         let total: u32 = open.iter().map(TaskRange::len).sum();
         let fair = total.div_ceil(2 * slots).max(1);
-        let len = wanted.min(fair).min(TASKS_PER_CLAIM_MAX);
+        let len = if spec.at_most_once { 1 } else { wanted.min(fair).min(TASKS_PER_CLAIM_MAX) };
         let part = u64::from(total) * u64::from(before.min(slots - 1)) / u64::from(slots);
         take_from(open, u32::try_from(part).unwrap_or(0), len)
     }

@@ -78,6 +78,18 @@ impl<S: Shelf> Core<S> {
         if let Some(up) = spec.after.iter().find(|up| !self.is_done(up)) {
             return format!("waits for job {up}, which is {}", self.state_of(up).map_or("unknown", JobState::name));
         }
+        if let Some(Waiting::Person(claim)) = waiting {
+            return format!(
+                "waits for a person: attempt {} on {} was the one that might start, and is lost or was given back; nobody \
+                 starts it again: cancel it, or submit it anew",
+                claim.attempt,
+                self.name_of(claim.owner)
+            );
+        }
+        if spec.at_most_once && !self.hears_majority(spec) {
+            let count = spec.voters.len();
+            return format!("waits for most of its {count} voters: too few of them can be reached from here");
+        }
         if let Some(Waiting::GivingUp(reason)) = waiting {
             return format!("gives up: {reason}");
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use crdt::bundle::{Change, ChangeKind};
 use crdt::doc::{DocId, DocKind, Key};
-use crdt::ids::NodeId;
+use crdt::ids::{JobId, NodeId};
+use crdt::job::ClaimId;
 use crdt::limits::BUNDLE_CHANGES_MAX;
 use crdt::mutant::{Mutant, is_made};
 use crdt::shelf::Shelf;
@@ -72,6 +73,11 @@ impl<S: Shelf> Core<S> {
         if self.replica.feeds().get(&self.me).is_some_and(|feed| feed.frozen) {
             self.pending.clear();
             self.reported.clear();
+            // What was claimed and never said is nobody's.
+            let replica = &self.replica;
+            let is_said =
+                |job: &JobId, claim: &ClaimId| replica.cached_job(job).is_some_and(|j| j.claims().contains_key(claim));
+            self.held.retain(|(job, claim), _| is_said(job, claim));
             return;
         }
         let mut recipients = BTreeSet::new();

@@ -60,6 +60,7 @@ impl<S: Shelf> Core<S> {
         let pruned = self.replica.prune(RETAIN_STEP_BUNDLES, now.wall_ms.saturating_sub(grace_ms));
         self.retaining.uncovered.extend(pruned.uncovered);
         if !pruned.jobs.is_empty() {
+            self.forget_votes(&pruned.jobs);
             out.push(Effect::Pruned(pruned.jobs.into_iter().collect()));
         }
         let mut pause_ms = RETAIN_STEP_MS;

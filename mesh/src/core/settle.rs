@@ -95,7 +95,7 @@ impl<S: Shelf> Core<S> {
                         "a job before it did not succeed",
                     );
                 }
-                Waiting::Claim { .. } | Waiting::Owner(_) | Waiting::Nobody => {}
+                Waiting::Claim { .. } | Waiting::Owner(_) | Waiting::Person(_) | Waiting::Nobody => {}
             }
         }
         if array || submitter != Some(self.me) {

@@ -16,7 +16,8 @@ use super::Core;
 use crate::io::{Content, Effect, Effects, Verified};
 use crate::limits::{
     BUNDLES_MESSAGE_BYTES_MAX, BUNDLES_PER_MESSAGE_MAX, FEED_BEHIND_MAX, FEED_FAR_BEHIND, FEED_TAIL,
-    HEADS_PER_MESSAGE_MAX, REPAIR_EVERY_MS, ROSTER_AGAIN_MS, STALE_TAIL_ROUNDS, WANT_AGAIN_MS,
+    HEADS_PER_MESSAGE_MAX, REPAIR_EVERY_MS, ROSTER_AGAIN_MS, STALE_TAIL_ROUNDS, STRANGE_HEADS_MAX, WANT_AGAIN_MS,
+    WANT_TIMES_MAX,
 };
 use crate::msg::Msg;
 use crate::time::{Now, Time};
@@ -25,6 +26,7 @@ impl<S: Shelf> Core<S> {
     pub(super) fn on_connected(&mut self, now: Now, node: NodeId, out: &mut Effects) {
         let peer = self.peers.entry(node).or_default();
         peer.connected = true;
+        peer.since = now.mono;
         peer.last_heard = now.mono;
         self.send(node, &self.hello(), out);
         for fork in self.replica.forks() {
@@ -88,6 +90,15 @@ impl<S: Shelf> Core<S> {
             }
             Msg::Taken { job, attempt, start } => self.on_taken(from, (job, attempt, start)),
             Msg::Decline { job, attempt, start, lack } => self.on_decline(now, from, job, attempt, start, lack),
+            Msg::Prepare { job, task, ballot } => self.on_prepare(now, from, (job, task), ballot, out),
+            Msg::Promise { job, task, ballot, accepted } => {
+                self.on_promise(now, from, (job, task), (ballot, accepted), out);
+            }
+            Msg::Propose { job, task, ballot, choice } => {
+                self.on_propose(now, from, (job, task), (ballot, choice), out);
+            }
+            Msg::Vote { job, task, ballot } => self.on_vote(now, from, (job, task), ballot),
+            Msg::Outvoted { job, task, promised } => self.on_outvoted((job, task), promised),
             Msg::Presence { incarnation, seq, tokens } => self.on_presence(now, from, incarnation, seq, &tokens),
         }
     }
@@ -137,6 +148,11 @@ impl<S: Shelf> Core<S> {
                 | Msg::Receipt { .. }
                 | Msg::Call { .. }
                 | Msg::Taken { .. }
+                | Msg::Prepare { .. }
+                | Msg::Promise { .. }
+                | Msg::Propose { .. }
+                | Msg::Vote { .. }
+                | Msg::Outvoted { .. }
                 | Msg::Decline { .. }
                 | Msg::Presence { .. },
             )
@@ -219,7 +235,14 @@ impl<S: Shelf> Core<S> {
 
     fn note_head(&mut self, author: NodeId, seq: u64, at: NodeId) {
         let ours = self.replica.feeds().get(&author).map_or(0, |feed| feed.seq);
-        if seq > ours && self.peer_heads.len() < HEADS_PER_MESSAGE_MAX {
+        let roster = self.replica.roster();
+        if seq > ours && author != self.replica.founder() && !roster.authors.contains(&author) {
+            if self.strange_heads.len() >= STRANGE_HEADS_MAX && !self.strange_heads.contains(&author) {
+                return;
+            }
+            self.strange_heads.insert(author);
+        }
+        if seq > ours {
             let entry = self.peer_heads.entry(author).or_insert((seq, at));
             if seq >= entry.0 || !self.peers.get(&entry.1).is_some_and(|p| p.connected) {
                 *entry = (seq, at);
@@ -253,6 +276,9 @@ impl<S: Shelf> Core<S> {
             }
             true
         });
+        let heads = &self.peer_heads;
+        self.strange_heads.retain(|author| heads.contains_key(author));
+        self.wants.retain(|(author, _), _| heads.contains_key(author));
         for (author, from_seq, at) in tails {
             if self.is_to_ask((author, true), from_seq, now) {
                 self.replica.want_tail(author);
@@ -274,11 +300,18 @@ impl<S: Shelf> Core<S> {
 
     /// Whether a range was not asked for a short time ago; then it is now.
     fn is_to_ask(&mut self, key: (NodeId, bool), from_seq: u64, now: Now) -> bool {
-        let asked = self.wants.get(&key);
-        if asked.is_some_and(|(seq, when)| *seq == from_seq && when.plus_ms(WANT_AGAIN_MS) > now.mono) {
+        let same = self.wants.get(&key).copied().filter(|(seq, ..)| *seq == from_seq);
+        if same.is_some_and(|(_, when, _)| when.plus_ms(WANT_AGAIN_MS) > now.mono) {
             return false;
         }
-        self.wants.insert(key, (from_seq, now.mono));
+        let times = same.map_or(1, |(_, _, times)| times + 1);
+        self.wants.insert(key, (from_seq, now.mono, times));
+        if times > WANT_TIMES_MAX {
+            // Who was said to have it does not give it: it may be a lie.
+            self.peer_heads.remove(&key.0);
+            self.wants.remove(&key);
+            return false;
+        }
         true
     }
 

@@ -12,7 +12,7 @@ use web_gateway::api::{JobRequest, Submitted};
 
 use super::follow::{Followed, follow};
 use super::interrupt::{Interrupt, Interrupts};
-use super::{CodedError, RUN_FAILED, UsageError, exit_code, later, output, values};
+use super::{CodedError, RUN_FAILED, UsageError, exit_code, output, values};
 use crate::client::{Client, upload};
 
 /// Run a command on the PC that offers best.
@@ -45,8 +45,8 @@ pub(super) struct RunArgs {
     /// Further attempts after a failure
     #[arg(long, value_name = "N", default_value_t = 0)]
     retries: u32,
-    /// Start at most once
-    #[arg(long)]
+    /// Start each task at most once: most of three or five nodes agree on where; if that one is lost, it waits for a person
+    #[arg(long, conflicts_with = "retries")]
     at_most_once: bool,
     /// Run N tasks, each with its index in V6_TASK_ID
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -105,9 +105,6 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn main(args: RunArgs, directory: PathBuf) -> anyhow::Result<ExitCode> {
-    if args.at_most_once {
-        return Err(later::not_built("--at-most-once").into());
-    }
     let detach = args.detach;
     let ended = super::block_on(async move {
         let mut interrupts = Interrupts::listen()?;

@@ -23,10 +23,6 @@ pub(super) fn stopping() -> ApiError {
     ApiError::NotReady("the node is stopping; start it again with `v6 up`".into())
 }
 
-fn not_built(what: &str) -> ApiError {
-    ApiError::NotBuilt(format!("{what} is not built yet"))
-}
-
 pub(super) fn internal(error: impl std::fmt::Display) -> ApiError {
     ApiError::Internal(error.to_string())
 }

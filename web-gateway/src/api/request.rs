@@ -241,11 +241,8 @@ fn check(position: usize, request: &JobRequest) -> Result<(), ApiError> {
     if request.timeout_ms == Some(0) || request.cores == Some(0) {
         return bad("a timeout or a number of cores of 0 lets nothing run".into());
     }
-    if request.at_most_once {
-        return Err(ApiError::NotBuilt(format!(
-            "{}: at_most_once is not built yet: leave it out",
-            title(position, request)
-        )));
+    if request.at_most_once && request.retries > 0 {
+        return bad("what may start at most once is never tried again: leave retries or at_most_once out".into());
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crdt::limits::TASKS_PER_JOB_MAX;
 use crdt::shelf::{Shelf, Table};
 use web_gateway::api::*;
 
-use super::{Api, internal, not_built, refusal, stopping};
+use super::{Api, internal, refusal, stopping};
 use crate::daemon::driver::NodeCore;
 use crate::daemon::{logs, now_ms, random, views};
 use crate::tree::Manifest;
@@ -207,9 +207,6 @@ async fn spec(
     names: &mut Vec<JobId>,
 ) -> Result<(JobId, JobSpec), ApiError> {
     let request = &planned.request;
-    if request.at_most_once {
-        return Err(not_built("at-most-once"));
-    }
     if let Some(tasks) = request.array.filter(|tasks| *tasks > TASKS_PER_JOB_MAX) {
         let text = format!("an array has at most {TASKS_PER_JOB_MAX} tasks, not {tasks}: split it over several jobs");
         return Err(ApiError::BadRequest(text));
@@ -253,6 +250,8 @@ async fn spec(
         os: request.os.clone(),
         region: request.region.clone(),
         network: request.network,
+        at_most_once: request.at_most_once,
+        voters: Vec::new(),
         person,
         trace: TraceId(random().map_err(internal)?),
         created_ms: now_ms(),
