@@ -190,6 +190,9 @@ pub struct Core<S> {
     lost_peers_at: Vec<Time>,
     hold_own_feed: bool,
     heard_heads: bool,
+    /// Who said what it knows of all feeds.
+    heads_from: BTreeSet<NodeId>,
+    began_at: Time,
     draining: bool,
     slot_freed: bool,
     wake: Option<Time>,
@@ -257,6 +260,8 @@ impl<S: Shelf> Core<S> {
             lost_peers_at: Vec::new(),
             hold_own_feed: config_hold,
             heard_heads: false,
+            heads_from: BTreeSet::new(),
+            began_at: now.mono,
             draining: false,
             slot_freed: true,
             wake: None,
@@ -412,7 +417,7 @@ impl<S: Shelf> Core<S> {
 
     fn may_run(&self) -> bool {
         let frozen = self.replica.feeds().get(&self.me).is_some_and(|feed| feed.frozen);
-        !frozen && self.replica.roster().role(&self.me).is_some_and(|role| role.may_run())
+        !frozen && !self.hold_own_feed && self.replica.roster().role(&self.me).is_some_and(|role| role.may_run())
     }
 
     /// Tasks of a job that may be claimed now, with attempt and basis; none while a job before it is not done.

@@ -10,6 +10,9 @@ pub const PRESENCE_REPEATED_MS_MAX: u64 = 30_000;
 pub const LEASES_UNHEARD: u64 = 3;
 /// Time in which a claim must run, beside the transfer of its inputs.
 pub const START_BY_MS: u64 = 10_000;
+/// Time beyond [`START_BY_MS`] and the transfer that a claim may state for what its owner holds already. More: watchers wait no
+/// longer than this.
+pub const START_BY_QUEUE_MS_MAX: u64 = 60_000;
 /// Running time in which a better concurrent claim still makes the worse one give way.
 pub const AWARD_SETTLES_MS: u64 = 2_000;
 /// Nodes of a rank to which a spec is streamed at once.
@@ -43,12 +46,17 @@ pub const CLAIMS_HELD_MAX: usize = 256;
 pub const VOTERS: usize = 3;
 /// The same, where so many nodes are there.
 pub const VOTERS_MANY: usize = crdt::limits::VOTERS_MAX;
-/// Time after which a proposal without a decision begins anew, at least.
+/// Time after which a proposal without a decision begins anew, at least; doubles each time.
 pub const PROPOSE_AGAIN_MS: u64 = 300;
+/// Longest of these times.
+pub const PROPOSE_AGAIN_MS_MAX: u64 = 10_000;
 /// Interval between two flushes under load; bursts of [`FLUSH_BURST`] leave at once.
 pub const FLUSH_EVERY_MS: u64 = 20;
 /// Flushes that leave at once after a quiet time.
 pub const FLUSH_BURST: u64 = 6;
+/// Time after which a node that lost its store, or has it from a backup, no longer waits for members that are not here to say
+/// what they know of its feed.
+pub const HOLD_OWN_FEED_MS: u64 = 30_000;
 /// Interval of gossip.
 pub const GOSSIP_EVERY_MS: u64 = 1_000;
 /// Bytes of bundles in one gossip message; what is larger is announced.

@@ -19,13 +19,15 @@ pub struct Ballot(
     pub NodeId,
 );
 
-/// The claim that may start: the fencing token.
+/// The claim that may start: the fencing token, and the store that knows whether it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Choice(
     /// Attempt.
     pub u32,
     /// Owner.
     pub NodeId,
+    /// Number of the owner's store: one that lost what it knew does not take up what was chosen for the old one.
+    pub u64,
 );
 
 /// What a voter said about one task. Durable before it is said.
@@ -191,29 +193,29 @@ mod tests {
     fn a_value_that_a_majority_accepted_is_taken_up_by_whoever_proposes_later() {
         let voters = vec![node(1), node(2), node(3)];
         let mut votes = [Vote::default(); 3];
-        let mut first = Proposal::new(voters.clone(), Choice(1, node(1)));
+        let mut first = Proposal::new(voters.clone(), Choice(1, node(1), 5));
         for (n, vote) in votes.iter_mut().enumerate().take(2) {
             let accepted = vote.prepare(first.ballot).expect("nothing higher");
             first.on_promise(voters[n], first.ballot, accepted);
         }
-        assert_eq!(first.ask(), Some(Ask::Propose(Ballot(1, node(1)), Choice(1, node(1)))));
+        assert_eq!(first.ask(), Some(Ask::Propose(Ballot(1, node(1)), Choice(1, node(1), 5))));
         for (n, vote) in votes.iter_mut().enumerate().take(2) {
-            vote.accept(first.ballot, Choice(1, node(1))).expect("nothing higher");
+            vote.accept(first.ballot, Choice(1, node(1), 5)).expect("nothing higher");
             first.on_vote(voters[n], first.ballot);
         }
-        assert_eq!(first.decided(), Some(Choice(1, node(1))));
-        let mut second = Proposal::new(voters.clone(), Choice(2, node(3)));
+        assert_eq!(first.decided(), Some(Choice(1, node(1), 5)));
+        let mut second = Proposal::new(voters.clone(), Choice(2, node(3), 5));
         for (n, vote) in votes.iter_mut().enumerate().skip(1) {
             let accepted = vote.prepare(second.ballot).expect("nothing higher");
             second.on_promise(voters[n], second.ballot, accepted);
         }
-        assert_eq!(second.ask(), Some(Ask::Propose(Ballot(1, node(3)), Choice(1, node(1)))));
-        assert_eq!(votes[1].accept(first.ballot, Choice(9, node(9))), Err(second.ballot));
+        assert_eq!(second.ask(), Some(Ask::Propose(Ballot(1, node(3)), Choice(1, node(1), 5))));
+        assert_eq!(votes[1].accept(first.ballot, Choice(9, node(9), 5)), Err(second.ballot));
     }
 
     #[test]
     fn a_proposer_that_is_outvoted_goes_above_what_it_heard_of() {
-        let mut proposal = Proposal::new(vec![node(1)], Choice(1, node(1)));
+        let mut proposal = Proposal::new(vec![node(1)], Choice(1, node(1), 5));
         proposal.on_outvoted(Ballot(7, node(2)));
         proposal.again();
         assert_eq!(proposal.ask(), Some(Ask::Prepare(Ballot(8, node(1)))));

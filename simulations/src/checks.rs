@@ -163,6 +163,8 @@ impl World {
         let count = u32::try_from(self.nodes.len()).expect("few nodes");
         let holders: Vec<u32> = (0..count).filter(|at| self.holds(*at, id)).collect();
         let lost = u32::try_from(self.checks.disk_lost.len()).unwrap_or(u32::MAX);
+        // Who lies may say that it holds what it does not.
+        let lost = lost + u32::try_from(self.liars.len()).unwrap_or(u32::MAX);
         if u32::try_from(holders.len()).unwrap_or(0) + lost < durable_on {
             let detail = format!("job {n} is said to be on {durable_on} nodes and is on {holders:?}");
             self.checks.violated("acknowledged-kept", self.now_us, detail);
@@ -309,7 +311,7 @@ impl World {
     fn check_leases(&mut self) {
         for owner in self.running() {
             let Some(core) = self.core(owner) else { continue };
-            if self.node(owner).paused || self.is_suspect(owner) {
+            if self.node(owner).paused || self.is_suspect(owner) || self.liars.contains(&owner) {
                 continue;
             }
             let me = self.node(owner).id;

@@ -131,6 +131,8 @@ pub(crate) struct Node {
     spins: (u64, u32),
     runs: BTreeMap<u64, Run>,
     run_serial: u64,
+    /// Most slots that it ever sold: what runs goes on when it sells fewer.
+    slots_most: usize,
     words: Vec<(NodeId, Bytes)>,
     said: u32,
     later: Vec<(u64, Event)>,
@@ -167,6 +169,7 @@ impl Node {
             spins: (0, 0),
             runs: BTreeMap::new(),
             run_serial: 0,
+            slots_most: 0,
             words: Vec::new(),
             said: 0,
             later: Vec::new(),
@@ -335,7 +338,8 @@ impl Node {
         core.handle_all(now, inputs, &mut effects);
         let slots = core.offer().slots as usize;
         let running = core.held().filter(|(_, _, runs)| *runs).count();
-        if running > slots {
+        self.slots_most = self.slots_most.max(slots);
+        if running > self.slots_most {
             let detail = format!("node {} runs {running} claims in {slots} slots", self.at);
             self.out.push((self.now_us, Out::Violation("bounds", detail)));
         }

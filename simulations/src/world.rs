@@ -107,6 +107,8 @@ pub(crate) struct World {
     pub(crate) revoked: BTreeSet<u32>,
     /// Members that signed two versions of one bundle, and of which.
     pub(crate) forked_at: BTreeMap<u32, u64>,
+    /// Members that sent as their own what others had sent.
+    pub(crate) liars: BTreeSet<u32>,
     pub(crate) index: HashMap<NodeId, u32>,
     pub(crate) starts: BTreeMap<(JobId, u32), Vec<ClaimId>>,
     pub(crate) exits: BTreeMap<(JobId, ClaimId, u32), Exit>,
@@ -122,6 +124,8 @@ pub(crate) struct World {
     story: BTreeMap<(u64, u64), Happening>,
     serial: u64,
     requests: BTreeMap<u64, usize>,
+    /// Spare nodes whose admission is not acknowledged yet.
+    joins: BTreeMap<u64, u32>,
     request: u64,
     backups: BTreeMap<u32, Disk>,
     blocked_since_us: BTreeMap<(u32, u32), u64>,
@@ -177,6 +181,7 @@ impl World {
             burned: BTreeSet::new(),
             revoked: BTreeSet::new(),
             forked_at: BTreeMap::new(),
+            liars: BTreeSet::new(),
             index,
             starts: BTreeMap::new(),
             exits: BTreeMap::new(),
@@ -191,6 +196,7 @@ impl World {
             story: BTreeMap::new(),
             serial: 0,
             requests: BTreeMap::new(),
+            joins: BTreeMap::new(),
             request: 0,
             backups: BTreeMap::new(),
             blocked_since_us: BTreeMap::new(),
@@ -535,6 +541,9 @@ impl World {
     }
 
     fn reply(&mut self, node: u32, request: u64, result: Result<Ack, Refusal>) {
+        if let Some(spare) = self.joins.remove(&request).filter(|_| result.is_ok()) {
+            self.start_spare(spare);
+        }
         let Some(n) = self.requests.remove(&request) else { return };
         if let Ok(ack) = result {
             self.fates[n].acked_us = Some(self.now_us);
@@ -664,7 +673,15 @@ impl World {
         let key = self.node(at).key.clone();
         let admission = Admission::sign(self.mesh, &key, &format!("n{at}"), &self.invite, WALL_MS);
         let change = Change::register(DocId::ROSTER, &Key::Member(self.node(at).id), &admission);
-        self.command(by, Command::Write(vec![change]));
+        let request = self.command(by, Command::Write(vec![change]));
+        self.joins.insert(request, at);
+    }
+
+    /// It was let in: it starts.
+    fn start_spare(&mut self, at: u32) {
+        if self.core(at).is_some() || self.node(at).disk.is_none() || !self.node(at).died_us.is_empty() {
+            return;
+        }
         let rows = Replica::begin(Disk::new(&self.shared), self.mesh, self.founder).shelf().clone();
         let now_us = self.now_us;
         let node = self.node_mut(at);
@@ -734,6 +751,7 @@ impl World {
         if peers.is_empty() || self.core(at).is_none() {
             return;
         }
+        self.liars.insert(at);
         for packet in self.kept.clone() {
             let to = peers[self.rng.random_range(0..peers.len())];
             self.send(at, to, self.now_us, &packet);
@@ -789,6 +807,10 @@ impl World {
         let quiet = self.plan.steps.is_empty();
         for a in 0..if quiet { 0 } else { count } {
             for b in self.net.links_of(a).into_iter().filter(|b| a < *b) {
+                if !self.knows(a, b) || !self.knows(b, a) {
+                    self.link(a, b, false);
+                    continue;
+                }
                 let dead = |at: u32| self.core(at).is_none() || self.node(at).paused;
                 let blocked = !self.net.passes(a, b) || !self.net.passes(b, a) || dead(a) || dead(b);
                 if !blocked {
@@ -804,6 +826,13 @@ impl World {
         }
     }
 
+    /// Whether a node would speak with another: with members, and with anybody while it does not know the roster.
+    fn knows(&self, at: u32, other: u32) -> bool {
+        let Some(core) = self.core(at) else { return true };
+        let (roster, id) = (core.replica().roster(), self.node(other).id);
+        roster.members.is_empty() || roster.is_member(&id)
+    }
+
     /// Members dial each other again.
     fn dial(&mut self) {
         let running = self.running();
@@ -815,7 +844,8 @@ impl World {
             }
             let picks = if full { running.clone() } else { vec![running[self.rng.random_range(0..running.len())]] };
             for b in picks {
-                if b != *a && !self.net.is_linked(*a, b) && self.rng.random_range(0..3) > 0 {
+                let may = self.knows(*a, b) && self.knows(b, *a);
+                if b != *a && may && !self.net.is_linked(*a, b) && self.rng.random_range(0..3) > 0 {
                     let after = self.rng.random_range(10_000..900_000);
                     self.put(self.now_us + after, Happening::Link(*a.min(&b), *a.max(&b), true));
                 }

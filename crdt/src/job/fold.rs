@@ -422,7 +422,7 @@ fn task(job: &Job, view: &View, spec: &JobSpec, index: u32, accept: Option<&Acce
         return (if held { JobState::Running } else { JobState::Cancelled }, Waiting::GivingUp("cancelled"));
     }
     match chosen {
-        Some((attempt, owner)) => {
+        Some((attempt, owner, _)) => {
             let range = TaskRange { start: index, end: index + 1 };
             let found = attempts.iter().find(|a| (a.id.attempt, a.id.owner) == (attempt, owner));
             // A claim that counts no longer, for its owner was revoked: it may have started all the same.
@@ -600,7 +600,9 @@ impl Job {
         }
         let mut attempts = Vec::new();
         for claims in found.values() {
-            let chosen = |id: &ClaimId| self.run(id).is_some_and(|run| run.chosen == Some((id.attempt, id.owner)));
+            let chosen = |id: &ClaimId| {
+                self.run(id).is_some_and(|run| run.chosen.is_some_and(|c| (c.0, c.1) == (id.attempt, id.owner)))
+            };
             let award = claims
                 .iter()
                 .find(|(id, _)| chosen(id))
@@ -616,13 +618,13 @@ impl Job {
         attempts
     }
 
-    /// Attempt and owner that the voters chose for a task that may start but once, as far as an owner of a claim said.
+    /// Attempt, owner and store that the voters chose for a task that may start but once, as far as an owner of a claim said.
     #[must_use]
-    pub fn chosen_for(&self, index: u32) -> Option<(u32, NodeId)> {
+    pub fn chosen_for(&self, index: u32) -> Option<(u32, NodeId, u64)> {
         self.chosen(&self.attempts(index))
     }
 
-    fn chosen(&self, attempts: &[Attempt<'_>]) -> Option<(u32, NodeId)> {
+    fn chosen(&self, attempts: &[Attempt<'_>]) -> Option<(u32, NodeId, u64)> {
         attempts.iter().find_map(|a| self.run(&a.id)?.chosen)
     }
 

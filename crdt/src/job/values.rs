@@ -366,9 +366,9 @@ pub struct RunReport {
     /// Highest checkpoint that a second node holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointRef>,
-    /// The claim that the voters chose, attempt and owner, of a task that may start but once.
+    /// The claim that the voters chose, of a task that may start but once: attempt, owner, number of the owner's store.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub chosen: Option<(u32, NodeId)>,
+    pub chosen: Option<(u32, NodeId, u64)>,
     /// What it cost, in micros.
     #[serde(skip_serializing_if = "is_default")]
     pub cost_micros: u64,

@@ -180,22 +180,23 @@ impl<S: Shelf> Replica<S> {
     }
 
     /// The roster as its registers fold, and its part in the state hash.
-    pub(super) fn fold_roster(&self) -> (roster::Roster, Sum) {
+    /// The roster with its part in the state hash; none while nothing was written to it.
+    pub(super) fn fold_roster(&self) -> (roster::Roster, Option<Sum>) {
         let registers = self.registers(DocId::ROSTER);
         let folded = roster::fold(
             self.mesh,
             self.founder,
             registers.iter().map(|r| (r.author, r.key.clone(), r.seq, r.value.as_slice())),
         );
-        let digest = roster_digest(&folded, &registers);
+        let digest = (!registers.is_empty()).then(|| roster_digest(&folded, &registers));
         (folded, digest)
     }
 
     /// Folds the roster again; adds to `docs` what its changes touch, and answers whether it changed.
     pub(super) fn refold_roster(&mut self, docs: &mut BTreeSet<DocId>) -> bool {
         let (new, digest) = self.fold_roster();
-        let old = self.roster_digest.replace(digest);
-        self.state.replace(&mut self.shelf, DocId::ROSTER, old.as_ref(), Some(&digest));
+        let old = std::mem::replace(&mut self.roster_digest, digest);
+        self.state.replace(&mut self.shelf, DocId::ROSTER, old.as_ref(), digest.as_ref());
         if new == self.roster {
             return false;
         }

@@ -103,8 +103,7 @@ impl<S: Shelf> Replica<S> {
         }
         let (roster, digest) = replica.fold_roster();
         replica.roster = roster;
-        let known = !replica.feeds.is_empty() || replica.has_extracts;
-        replica.roster_digest = known.then_some(digest);
+        replica.roster_digest = digest;
         for (key, _) in replica.shelf.all(Table::OpenJobs, &[]) {
             if let Ok(id) = key.try_into() {
                 replica.load_job(JobId(id));

@@ -183,7 +183,9 @@ impl<S: Shelf> Core<S> {
         if self.held.contains_key(&(id, claim_id)) {
             return;
         }
-        let Some(job) = self.replica.cached_job(&id) else { return };
+        let Some(job) = self.replica.cached_job(&id).filter(|job| !job.claims().contains_key(&claim_id)) else {
+            return;
+        };
         let Some((submitter, spec)) = job.spec() else { return };
         let (submitter, spec) = (*submitter, spec.clone());
         let seen =
@@ -371,9 +373,9 @@ impl<S: Shelf> Core<S> {
                 continue;
             };
             let start = claim.range.start;
-            // A spec that no longer counts, for its submitter was shut out, or of which the voters chose another claim.
+            // A spec that no longer counts, for its submitter was shut out, or that is given up; or the voters chose another.
             let is_elsewhere = match job.task_state(start).map(|s| s.waiting) {
-                None => true,
+                None | Some(Waiting::GivingUp(_)) => true,
                 Some(Waiting::Person(chosen)) => chosen.attempt != claim.attempt || chosen.owner != self.me,
                 Some(_) => false,
             };
@@ -413,7 +415,7 @@ impl<S: Shelf> Core<S> {
     }
 
     /// The same, and which claim the voters chose instead.
-    pub(super) fn give_back(&mut self, id: JobId, claim: ClaimId, chosen: Option<(u32, NodeId)>) {
+    pub(super) fn give_back(&mut self, id: JobId, claim: ClaimId, chosen: Option<(u32, NodeId, u64)>) {
         self.held.remove(&(id, claim));
         let before = self.replica.cached_job(&id).and_then(|job| job.run(&claim)).cloned().unwrap_or_default();
         let mut report = RunReport { ended: true, chosen: chosen.or(before.chosen), ..before };

@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 
 use crdt::bundle::{Change, ChangeKind};
 use crdt::doc::{DocId, DocKind, Key};
-use crdt::ids::{JobId, NodeId};
-use crdt::job::ClaimId;
+use crdt::ids::NodeId;
+use crdt::job::Exit;
 use crdt::limits::BUNDLE_CHANGES_MAX;
 use crdt::mutant::{Mutant, is_made};
 use crdt::shelf::Shelf;
 use serde::Serialize;
 
-use super::{Core, WaitingAck};
+use super::{Core, Phase, WaitingAck};
 use crate::io::{Ack, Effect, Effects};
-use crate::limits::{FLUSH_BURST, FLUSH_EVERY_MS, GOSSIP_BYTES_MAX, GOSSIP_EVERY_MS, RECEIPT_WAIT_MS};
+use crate::limits::{
+    FLUSH_BURST, FLUSH_EVERY_MS, GOSSIP_BYTES_MAX, GOSSIP_EVERY_MS, HOLD_OWN_FEED_MS, RECEIPT_WAIT_MS,
+};
 use crate::msg::Msg;
 use crate::time::Now;
 
@@ -57,10 +59,15 @@ impl<S: Shelf> Core<S> {
         self.flush(now, out);
     }
 
-    /// Whether a peer said what it knows of our feed and we have all of that; a node that never had a peer goes on alone.
+    /// Whether all members said what they know of our feed and we have all of that. After a while those are enough that are
+    /// here: what only an absent one knows would be forked. A node that never had a peer goes on alone.
     fn own_feed_is_whole(&mut self, now: Now) -> bool {
         let alone = self.replica.roster().members.len() == 1;
-        let whole = alone || (self.heard_heads && !self.peer_heads.contains_key(&self.me));
+        let others = self.replica.roster().standing().filter(|(node, _)| **node != self.me);
+        let all = others.into_iter().all(|(node, _)| self.heads_from.contains(node));
+        let long = self.began_at.plus_ms(HOLD_OWN_FEED_MS) <= now.mono;
+        let heard = self.heard_heads && (all || long);
+        let whole = alone || (heard && !self.peer_heads.contains_key(&self.me));
         if whole {
             self.hold_own_feed = false;
         } else {
@@ -73,11 +80,7 @@ impl<S: Shelf> Core<S> {
         if self.replica.feeds().get(&self.me).is_some_and(|feed| feed.frozen) {
             self.pending.clear();
             self.reported.clear();
-            // What was claimed and never said is nobody's.
-            let replica = &self.replica;
-            let is_said =
-                |job: &JobId, claim: &ClaimId| replica.cached_job(job).is_some_and(|j| j.claims().contains_key(claim));
-            self.held.retain(|(job, claim), _| is_said(job, claim));
+            self.end_claims(out);
             return;
         }
         let mut recipients = BTreeSet::new();
@@ -112,6 +115,17 @@ impl<S: Shelf> Core<S> {
             let deadline = now.mono.plus_ms(RECEIPT_WAIT_MS);
             self.acks.push(WaitingAck { request, seq: head, deadline, warnings });
         }
+    }
+
+    /// Ends all that we claimed: our feed is frozen, and nothing that comes of it could be said.
+    pub(super) fn end_claims(&mut self, out: &mut Effects) {
+        self.held.retain(|(job, claim), held| {
+            if let Phase::Running { .. } = held.phase {
+                out.push(Effect::Kill { job: *job, claim: *claim, exit: Exit::Returned });
+                held.phase = Phase::Ending;
+            }
+            held.phase == Phase::Ending
+        });
     }
 
     /// As many waiting changes as fit one bundle.

@@ -13,7 +13,10 @@ use crdt::shelf::Shelf;
 
 use super::{CLAIM_FLOOR, Core, Phase, token};
 use crate::io::{Effect, Effects};
-use crate::limits::{LEASE_MS, LEASES_UNHEARD, PRESENCE_EVERY_MS, TOKENS_PER_PRESENCE_MAX};
+use crate::limits::{
+    LEASE_MS, LEASES_UNHEARD, MOVE_BYTES_PER_MS, PRESENCE_EVERY_MS, START_BY_MS, START_BY_QUEUE_MS_MAX,
+    TOKENS_PER_PRESENCE_MAX,
+};
 use crate::msg::Msg;
 use crate::time::{Now, Time};
 
@@ -162,7 +165,13 @@ impl<S: Shelf> Core<S> {
         let before =
             job.claims().iter().find(|(id, _)| id.attempt == attempt && id.range.contains(segment.range.start));
         let watchers = before.map(|(_, claim)| claim.value.watchers.clone()).unwrap_or_default();
-        watchers.into_iter().filter(|w| !self.is_heard(now, w, LEASE_MS)).collect()
+        watchers.into_iter().filter(|w| !self.can_declare(now, w)).collect()
+    }
+
+    /// Whether a watcher is heard, and may and can still write that an owner is lost.
+    fn can_declare(&self, now: Now, watcher: &NodeId) -> bool {
+        let frozen = self.replica.feeds().get(watcher).is_some_and(|feed| feed.frozen);
+        !frozen && self.replica.roster().is_member(watcher) && self.is_heard(now, watcher, LEASE_MS)
     }
 
     /// A claim whose loss is declared by most of those watchers that are heard, or whose watchers and owner have all been
@@ -172,7 +181,7 @@ impl<S: Shelf> Core<S> {
             return None;
         }
         let watchers = &job.claims().get(claim)?.value.watchers;
-        let unheard: Vec<NodeId> = watchers.iter().filter(|w| !self.is_heard(now, w, LEASE_MS)).copied().collect();
+        let unheard: Vec<NodeId> = watchers.iter().filter(|w| !self.can_declare(now, w)).copied().collect();
         let heard = watchers.len() - unheard.len();
         if heard > 0 {
             let by = job.lost_by(claim).filter(|by| watchers.contains(by)).count();
@@ -192,6 +201,9 @@ impl<S: Shelf> Core<S> {
     /// Watches the claims that name us, and stops watching those that are over.
     pub(super) fn update_watches(&mut self, now: Now, id: JobId) {
         let Some(job) = self.replica.cached_job(&id) else { return };
+        let moving_ms = job.spec().map_or(0, |(_, spec)| spec.input_bytes / MOVE_BYTES_PER_MS * 10);
+        // An owner that states a longer time would hold the task for as long as it likes.
+        let most_ms = START_BY_MS + START_BY_QUEUE_MS_MAX + moving_ms;
         let mut wanted = BTreeMap::new();
         for (claim, written) in job.claims() {
             let watching = claim.owner != self.me && written.value.watchers.contains(&self.me);
@@ -200,7 +212,7 @@ impl<S: Shelf> Core<S> {
                 || job.lost_by(claim).any(|by| by == self.me)
                 || job.is_over(claim.range);
             if watching && !over {
-                wanted.insert(*claim, written.value.start_by_ms);
+                wanted.insert(*claim, written.value.start_by_ms.min(most_ms));
             }
         }
         let of_job = self.watches.range((id, CLAIM_FLOOR)..).take_while(|((job, _), _)| *job == id);

@@ -9,7 +9,7 @@ use rand::RngExt;
 
 use super::{Core, Phase};
 use crate::io::Effects;
-use crate::limits::{PROPOSE_AGAIN_MS, START_BY_MS, VOTERS, VOTERS_MANY};
+use crate::limits::{PROPOSE_AGAIN_MS, PROPOSE_AGAIN_MS_MAX, START_BY_MS, VOTERS, VOTERS_MANY};
 use crate::msg::Msg;
 use crate::time::{Now, Time};
 use crate::vote::{Ask, Ballot, Choice, Proposal, Vote, majority};
@@ -23,6 +23,8 @@ const STORE_ROW: &[u8] = b"store-number";
 pub(super) struct Proposing {
     proposal: Proposal,
     again_at: Time,
+    /// How often it began anew.
+    rounds: u32,
 }
 
 impl<S: Shelf> Core<S> {
@@ -77,7 +79,8 @@ impl<S: Shelf> Core<S> {
         if !spec.at_most_once {
             return true;
         }
-        if job.run(&claim).is_some_and(|run| run.chosen.is_some() && !run.tasks.is_empty()) {
+        let ours = Some((claim.attempt, self.me, self.offer.store));
+        if job.run(&claim).is_some_and(|run| run.chosen == ours && !run.tasks.is_empty()) {
             return true;
         }
         let voters = spec.voters.iter().map(|voter| voter.node).collect();
@@ -88,8 +91,8 @@ impl<S: Shelf> Core<S> {
             return false;
         }
         if !self.proposals.contains_key(&key) {
-            let proposal = Proposal::new(voters, Choice(claim.attempt, self.me));
-            self.proposals.insert(key, Proposing { proposal, again_at: now.mono });
+            let proposal = Proposal::new(voters, Choice(claim.attempt, self.me, self.offer.store));
+            self.proposals.insert(key, Proposing { proposal, again_at: now.mono, rounds: 0 });
             self.propose(now, key, out);
         }
         false
@@ -97,7 +100,10 @@ impl<S: Shelf> Core<S> {
 
     /// Asks the voters for what a proposal needs next, ourselves too.
     fn propose(&mut self, now: Now, key: (JobId, u32), out: &mut Effects) {
-        let wait_ms = self.rng.random_range(PROPOSE_AGAIN_MS..2 * PROPOSE_AGAIN_MS);
+        let rounds = self.proposals.get(&key).map_or(0, |proposing| proposing.rounds);
+        // Longer each time: the answers of a far voter take their time.
+        let least_ms = (PROPOSE_AGAIN_MS << rounds.min(16)).min(PROPOSE_AGAIN_MS_MAX);
+        let wait_ms = self.rng.random_range(least_ms..2 * least_ms);
         let Some(proposing) = self.proposals.get_mut(&key) else { return };
         proposing.again_at = now.mono.plus_ms(wait_ms);
         let (ask, voters) = (proposing.proposal.ask(), proposing.proposal.voters().to_vec());
@@ -139,6 +145,7 @@ impl<S: Shelf> Core<S> {
             if again_at <= now.mono {
                 if let Some(proposing) = self.proposals.get_mut(&key) {
                     proposing.proposal.again();
+                    proposing.rounds += 1;
                 }
                 self.propose(now, key, out);
             }
@@ -254,7 +261,7 @@ impl<S: Shelf> Core<S> {
     /// The voters decided: what they chose is noted, and our claim starts or is given back.
     pub(super) fn on_vote(&mut self, now: Now, from: NodeId, (id, task): (JobId, u32), ballot: Ballot) {
         let Some(proposing) = self.proposals.get_mut(&(id, task)) else { return };
-        let Some(Choice(attempt, owner)) =
+        let Some(Choice(attempt, owner, store)) =
             proposing.proposal.on_vote(from, ballot).then(|| proposing.proposal.decided()).flatten()
         else {
             return;
@@ -262,14 +269,15 @@ impl<S: Shelf> Core<S> {
         let ours = |claim: &ClaimId| claim.range.start == task;
         let held = self.held.iter().find(|((job, claim), h)| *job == id && ours(claim) && h.phase == Phase::Waiting);
         if let Some((_, claim)) = held.map(|(key, _)| *key) {
-            self.note_choice(now, id, claim, (attempt, owner));
+            self.note_choice(now, id, claim, (attempt, owner, store));
         }
     }
 
     /// Writes down that our claim starts, which it does once that is durable; or gives it back, for another was chosen.
-    fn note_choice(&mut self, now: Now, id: JobId, claim: ClaimId, (attempt, owner): (u32, NodeId)) {
-        let chosen = Some((attempt, owner));
-        if owner != self.me || attempt != claim.attempt {
+    fn note_choice(&mut self, now: Now, id: JobId, claim: ClaimId, chosen: (u32, NodeId, u64)) {
+        let is_ours = chosen == (claim.attempt, self.me, self.offer.store);
+        let chosen = Some(chosen);
+        if !is_ours {
             self.give_back(id, claim, chosen);
             return;
         }

@@ -183,6 +183,7 @@ impl<S: Shelf> Core<S> {
         }
         if heads == self.heads_digest() {
             self.heard_heads = true;
+            self.heads_from.insert(from);
         } else {
             let heads: Vec<_> = self.replica.feeds().iter().map(|(a, f)| (*a, f.seq, f.hash)).collect();
             for part in heads.chunks(HEADS_PER_MESSAGE_MAX) {
@@ -207,6 +208,7 @@ impl<S: Shelf> Core<S> {
             }
         }
         self.heard_heads = true;
+        self.heads_from.insert(from);
         self.want_missing(now, out);
         let theirs: std::collections::BTreeMap<NodeId, u64> = heads.iter().map(|(a, s, _)| (*a, *s)).collect();
         let behind: Vec<NodeId> = self
@@ -370,6 +372,7 @@ impl<S: Shelf> Core<S> {
         if self.heard_heads
             && tails.is_empty()
             && self.peer_heads.is_empty()
+            && self.replica.feeds().contains_key(&self.replica.founder())
             && self.replica.roster().is_member(&self.me)
         {
             self.roster_asked = false;
@@ -467,6 +470,9 @@ impl<S: Shelf> Core<S> {
 
     fn spread_fork(&mut self, proof: &ForkProof, out: &mut Effects) {
         self.dirty.extend(self.replica.jobs().keys().copied());
+        if proof.author == self.me {
+            self.end_claims(out);
+        }
         self.changed.insert(crdt::doc::DocId::ROSTER);
         out.push(Effect::Gossip(fork_msg(proof).encode()));
         out.push(Effect::RosterChanged);
