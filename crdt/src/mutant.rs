@@ -27,7 +27,7 @@ pub enum Mutant {
     KeepsSlotBack,
     /// Declares a lease lost after the silence of two presences.
     ShortLease,
-    /// Draws the oldest task, whoever waits.
+    /// Takes the oldest task, whoever waits.
     OldestFirst,
     /// Remembers every call.
     TakesEveryCall,

@@ -127,7 +127,7 @@ enum Securing {
 }
 
 /// One node's decisions.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Core<S> {
     key: SigningKey,
     me: NodeId,

@@ -351,6 +351,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     pumps.iter().for_each(tokio::task::JoinHandle::abort);
     shared.net.shutdown().await;
     shared.blobs.shutdown().await;
+    shared.cells.tidy();
     Ok(ExitCode::SUCCESS)
 }
 

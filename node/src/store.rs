@@ -33,10 +33,17 @@ const fn definition(table: Table) -> Definition {
     })
 }
 
-/// A shelf in a redb file.
-pub struct RedbShelf {
+/// An open store and its newest state.
+struct Open {
     db: Database,
     read: ReadTransaction,
+}
+
+/// A shelf in a redb file.
+pub struct RedbShelf {
+    path: PathBuf,
+    /// `None` after a write failed, until the next commit: redb goes on only after it was opened anew.
+    open: Option<Open>,
     fresh: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
 }
 
@@ -83,32 +90,50 @@ impl RedbShelf {
     }
 
     fn open_at(path: &Path) -> Result<Self, Unopened> {
-        let opened = Database::builder().set_cache_size(CACHE_BYTES).create(path);
+        let open = Self::open_file(path)?;
+        Ok(Self { path: path.to_owned(), open: Some(open), fresh: BTreeMap::new() })
+    }
+
+    fn open_file(path: &Path) -> Result<Open, Unopened> {
+        // A file that was altered from outside is found out now, and not by a panic when its page is read.
+        let opened = Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(path);
         let db = match opened {
             Ok(db) => db,
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
                 return Err(Unopened::Refused(anyhow::anyhow!("another process has {} open", path.display())));
             }
-            Err(redb::DatabaseError::Storage(redb::StorageError::Io(e)))
-                if !matches!(e.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof) =>
-            {
-                return Err(Unopened::Refused(anyhow::Error::new(e).context(format!("opening {}", path.display()))));
-            }
-            Err(e) => return Err(Unopened::Damaged(e.to_string())),
+            Err(error) => return Err(Unopened::by(path, error.into())),
         };
-        let prepared = Self::prepare(&db).map_err(|e| Unopened::Damaged(format!("{e:#}")))?;
-        if prepared > SCHEMA {
+        let known = match Self::schema(&db).map_err(|error| Unopened::by(path, error))? {
+            Some(known) => known,
+            None => Self::prepare(&db).map_err(|error| Unopened::by(path, error))?,
+        };
+        if known > SCHEMA {
             return Err(Unopened::Refused(anyhow::anyhow!(
-                "{} was written by a newer v6 (schema {prepared}, this one knows {SCHEMA}): start that version again",
+                "{} was written by a newer v6 (schema {known}, this one knows {SCHEMA}): start that version again",
                 path.display()
             )));
         }
-        let read = db.begin_read().map_err(|e| Unopened::Damaged(e.to_string()))?;
-        Ok(Self { db, read, fresh: BTreeMap::new() })
+        let read = db.begin_read().map_err(|error| Unopened::by(path, error.into()))?;
+        Ok(Open { db, read })
+    }
+
+    /// The schema's version, once all tables are there.
+    fn schema(db: &Database) -> Result<Option<u64>, redb::Error> {
+        let read = db.begin_read()?;
+        for table in Table::ALL {
+            match read.open_table(definition(table)) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+                other => drop(other?),
+            }
+        }
+        let meta = read.open_table(definition(Table::Meta))?;
+        let row = meta.get(SCHEMA_ROW)?;
+        Ok(row.and_then(|row| row.value().try_into().ok()).map(u64::from_be_bytes))
     }
 
     /// Makes the tables; answers the schema's version.
-    fn prepare(db: &Database) -> anyhow::Result<u64> {
+    fn prepare(db: &Database) -> Result<u64, redb::Error> {
         let mut write = db.begin_write()?;
         write.set_quick_repair(true);
         for table in Table::ALL {
@@ -126,44 +151,63 @@ impl RedbShelf {
         Ok(version)
     }
 
+    fn read(&self) -> &ReadTransaction {
+        &self.open.as_ref().expect("nothing is read between a commit that failed and the next").read
+    }
+
     /// Whether anything waits for [`RedbShelf::commit`].
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         !self.fresh.is_empty()
     }
 
-    /// Makes everything durable that was put. On an error nothing is lost: the next call tries again.
+    /// Makes everything durable that was put. On an error nothing is lost: the next call tries again, and until one succeeds
+    /// nothing can be read.
     ///
     /// # Errors
     /// The store cannot be written (a full disk, say).
     pub fn commit(&mut self) -> anyhow::Result<()> {
-        if self.fresh.is_empty() {
+        if self.fresh.is_empty() && self.open.is_some() {
             return Ok(());
         }
-        let mut write = self.db.begin_write()?;
-        write.set_quick_repair(true);
-        for table in Table::ALL {
-            let rows = self.fresh.range((table, Vec::new())..).take_while(|((t, _), _)| *t == table);
-            let mut rows = rows.peekable();
-            if rows.peek().is_none() {
-                continue;
-            }
-            let mut open = write.open_table(definition(table))?;
-            for ((_, key), value) in rows {
-                match value {
-                    Some(value) => open.insert(&key[..], &value[..])?,
-                    None => open.remove(&key[..])?,
-                };
-            }
-        }
-        write.commit()?;
-        self.read = self.db.begin_read()?;
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => match Self::open_file(&self.path) {
+                Ok(open) => open,
+                Err(Unopened::Refused(error)) => return Err(error),
+                Err(Unopened::Damaged(reason)) => anyhow::bail!("the store is damaged: {reason}"),
+            },
+        };
+        Self::write(&mut open, &self.fresh)?;
+        self.open = Some(open);
         self.fresh.clear();
         Ok(())
     }
 
+    fn write(open: &mut Open, fresh: &BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>) -> anyhow::Result<()> {
+        let mut write = open.db.begin_write()?;
+        write.set_quick_repair(true);
+        for table in Table::ALL {
+            let rows = fresh.range((table, Vec::new())..).take_while(|((t, _), _)| *t == table);
+            let mut rows = rows.peekable();
+            if rows.peek().is_none() {
+                continue;
+            }
+            let mut table = write.open_table(definition(table))?;
+            for ((_, key), value) in rows {
+                match value {
+                    Some(value) => table.insert(&key[..], &value[..])?,
+                    None => table.remove(&key[..])?,
+                };
+            }
+        }
+        write.commit()?;
+        open.read = open.db.begin_read()?;
+        Ok(())
+    }
+
     fn stored(&self, table: Table, from: &[u8], prefix: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let open = self.read.open_table(definition(table)).expect("made at opening");
+        let open = self.read().open_table(definition(table)).expect("made at opening");
         let rows = open.range::<&[u8]>(from..).expect("the store is readable");
         rows.map(|row| row.expect("the store is readable"))
             .take_while(|(key, _)| key.value().starts_with(prefix))
@@ -178,12 +222,30 @@ enum Unopened {
     Damaged(String),
 }
 
+impl Unopened {
+    /// A disk that is full or cannot be read says nothing of the store on it.
+    fn by(path: &Path, error: redb::Error) -> Self {
+        use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+        let context = format!("opening {}", path.display());
+        if let redb::Error::Io(error) = error {
+            if matches!(error.kind(), InvalidData | UnexpectedEof) {
+                return Self::Damaged(error.to_string());
+            }
+            return Self::Refused(anyhow::Error::new(error).context(context));
+        }
+        if matches!(error, redb::Error::PreviousIo) {
+            return Self::Refused(anyhow::Error::new(error).context(context));
+        }
+        Self::Damaged(error.to_string())
+    }
+}
+
 impl Shelf for RedbShelf {
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         if let Some(fresh) = self.fresh.get(&(table, key.to_vec())) {
             return fresh.clone();
         }
-        let open = self.read.open_table(definition(table)).expect("made at opening");
+        let open = self.read().open_table(definition(table)).expect("made at opening");
         open.get(key).expect("the store is readable").map(|row| row.value().to_vec())
     }
 
@@ -213,7 +275,7 @@ impl Shelf for RedbShelf {
         let end = if before.is_empty() { vec![0xff; 64] } else { before.to_vec() };
         let fresh: Vec<(&Vec<u8>, &Option<Vec<u8>>)> =
             self.fresh.range((table, Vec::new())..(table, end.clone())).map(|((_, key), value)| (key, value)).collect();
-        let open = self.read.open_table(definition(table)).expect("made at opening");
+        let open = self.read().open_table(definition(table)).expect("made at opening");
         let range = open.range::<&[u8]>(..&end[..]).expect("the store is readable").rev();
         let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = range
             .take(limit + fresh.len())
@@ -237,6 +299,33 @@ impl Shelf for RedbShelf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flipped_bit_is_found_when_the_store_is_opened_or_was_in_nobodys_page() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("v6.redb");
+        let mut shelf = RedbShelf::open(&path).expect("opens").shelf;
+        for at in 0u32..2_000 {
+            shelf.put((Table::Jobs, at.to_be_bytes().to_vec(), Some(vec![7; 100])));
+        }
+        shelf.commit().expect("commits");
+        drop(shelf);
+        let whole = std::fs::read(&path).expect("is there");
+        let (mut found, step) = (0, whole.len() / 60 + 7);
+        for at in (0..whole.len()).step_by(step) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            std::fs::write(&path, &bytes).expect("written");
+            let opened = RedbShelf::open(&path).expect("opens");
+            if opened.moved_to.is_some() {
+                found += 1;
+            } else {
+                let rows = opened.shelf.all(Table::Jobs, &[]);
+                assert!(rows.len() == 2_000 && rows.iter().all(|(_, row)| *row == [7; 100]), "a bit of byte {at}");
+            }
+        }
+        assert!(found > 5, "{found} of the bits were in use");
+    }
 
     #[test]
     fn rows_are_seen_before_and_after_the_commit_and_after_reopening() {

@@ -188,3 +188,25 @@ fn a_dead_workers_output_reads_the_same_on_a_node_that_had_no_part_in_it() {
     std::fs::remove_dir_all(root.path().join("gamma/logs")).expect("what it copied is gone");
     assert_eq!(gamma.v6(&["logs", &job]).stdout, b"one\ntwo\n");
 }
+
+#[test]
+fn an_owner_that_lost_its_logs_reads_them_from_the_others() {
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    let beta = Node::up(root.path(), "beta", &["--slots", "1", "--join", &alpha.ticket("1")]);
+    alpha.wait_peers(1);
+    let short = ["run", "--detach", "--json", "--", "echo", "short"];
+    let long = ["run", "--detach", "--json", "--", "seq", "100000"];
+    let jobs = [&short[..], &long].map(|args| alpha.json(args)["job"].as_str().expect("an id").to_owned());
+    let outputs = jobs.clone().map(|job| alpha.v6(&["logs", "-f", &job]).stdout);
+    assert!(outputs[0] == b"short\n" && outputs[1].len() == 588_895);
+    drop(beta);
+    for gone in ["logs", "blobs"] {
+        std::fs::remove_dir_all(root.path().join("beta").join(gone)).expect("gone");
+    }
+    let beta = Node::up(root.path(), "beta", &["--slots", "1"]);
+    beta.wait("alpha", |node| node.json(&["peers", "--json"])[0]["online"] == true);
+    for (job, output) in jobs.iter().zip(&outputs) {
+        assert!(beta.v6(&["logs", job]).stdout == *output, "what {job} wrote");
+    }
+}

@@ -42,7 +42,7 @@ type Place = (Table, Arc<[u8]>);
 type Rows = BTreeMap<Place, Arc<[u8]>>;
 
 /// A shelf whose rows since the last commit can be taken back.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Disk {
     shared: Shared,
     rows: Rows,
@@ -50,9 +50,20 @@ pub(crate) struct Disk {
     undo: Vec<(Place, Option<Arc<[u8]>>)>,
 }
 
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disk").field("rows", &self.rows.len()).finish_non_exhaustive()
+    }
+}
+
 impl Disk {
     pub(crate) fn new(shared: &Shared) -> Self {
         Self { shared: shared.clone(), ..Self::default() }
+    }
+
+    /// A hash of all rows.
+    pub(crate) fn digest(&self) -> u64 {
+        foldhash::fast::FixedState::default().hash_one(&self.rows)
     }
 
     /// Whether anything was put since the last commit.

@@ -6,6 +6,7 @@
 mod checks;
 mod disk;
 mod faults;
+mod model;
 mod network;
 mod node;
 mod plan;
@@ -15,6 +16,7 @@ mod world;
 
 pub use checks::{INVARIANTS, Violation};
 pub use faults::Fault;
+pub use model::{Checked, check_model};
 pub use plan::{JOBS_MAX, NODES_MAX, Plan, Step, Submit, Wish};
 pub use report::{Bystander, Placement, Report};
 pub use search::{MutantFound, mutants, reduce, sweep};

@@ -29,6 +29,21 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Looks at every state of three nodes and two tasks in which some things go wrong, in every order
+    Model {
+        /// Most faults on one path
+        #[arg(long, default_value_t = 2)]
+        faults: usize,
+        /// Most states that are looked at
+        #[arg(long, default_value_t = 20_000_000)]
+        states: usize,
+        /// A deliberate mistake to make, by the name that `mutants` prints
+        #[arg(long, value_parser = mutant)]
+        mutant: Option<crdt::mutant::Mutant>,
+        /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
     /// Makes a failing run smaller, and prints it as a scenario
     Reduce(RunArgs),
     /// Runs a scenario that `reduce` printed
@@ -58,6 +73,9 @@ struct RunArgs {
     /// Faults that may be drawn: all, none, or a list of names
     #[arg(long, default_value = "none")]
     faults: String,
+    /// A deliberate mistake to make, by the name that `mutants` prints
+    #[arg(long, value_parser = mutant)]
+    mutant: Option<crdt::mutant::Mutant>,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -106,6 +124,12 @@ fn check_counts(nodes: u32, jobs: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn mutant(name: &str) -> Result<crdt::mutant::Mutant, String> {
+    let all = crdt::mutant::Mutant::ALL;
+    let found = all.into_iter().find(|mutant| format!("{mutant:?}") == name);
+    found.ok_or_else(|| format!("one of {}", all.map(|mutant| format!("{mutant:?}")).join(", ")))
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match carry_out(cli.command) {
@@ -121,12 +145,14 @@ fn main() -> ExitCode {
 fn carry_out(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Run(args) => {
+            crdt::mutant::make(args.mutant);
             let report = simulations::run(Plan::draw(&args.wish()?));
             show(&report, args.json)
         }
         Command::Sweep(args) => sweep(&args),
         Command::Mutants { seeds, json } => mutants(seeds, json),
         Command::Reduce(args) => reduce(&args),
+        Command::Model { faults, states, mutant, json } => model(faults, states, mutant, json),
         Command::Scenario { file, json } => {
             let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
             let plan = serde_json::from_str(&text)
@@ -202,6 +228,23 @@ fn mutants(seeds: u64, json: bool) -> anyhow::Result<bool> {
         }
     }
     Ok(found.iter().all(|mutant| mutant.found_by_seed.is_some()))
+}
+
+fn model(faults: usize, states: usize, mutant: Option<crdt::mutant::Mutant>, json: bool) -> anyhow::Result<bool> {
+    let checked = simulations::check_model(faults, states, mutant);
+    if json {
+        println!("{}", serde_json::to_string(&checked)?);
+    } else {
+        let all = if checked.complete { "all states" } else { "not all states" };
+        println!("{} states, {} steps deep: {all} with at most {faults} faults", checked.states, checked.depth);
+        for (name, steps) in &checked.broken {
+            println!("broken: {name}");
+            for step in steps {
+                println!("  {step}");
+            }
+        }
+    }
+    Ok(checked.broken.is_empty())
 }
 
 fn reduce(args: &RunArgs) -> anyhow::Result<bool> {

@@ -18,6 +18,13 @@ const NOOPS_PER_S: u64 = 50;
 /// Virtual time that a mixed run takes at least before it heals.
 const MIXED_MS: u64 = 40_000;
 
+/// Mean time of each job of a long queue, and of who has some short ones beside it.
+pub(crate) const HOG_MS: u64 = 700;
+pub(crate) const GUEST_MS: u64 = 5;
+/// Jobs of who has few, and the time until which nobody else submits any.
+const GUESTS_JOBS: u32 = 20;
+pub(crate) const GUESTS_UNTIL_MS: u64 = FIRST_MS + 8_000;
+
 /// A job that somebody submits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -231,20 +238,26 @@ impl Draw<'_> {
         // Sometimes one person's long queue stands beside another's few tasks.
         let queue = if self.rng.random_range(0..3) == 0 { self.wish.jobs / 2 } else { 0 };
         let hog = self.node();
+        let guest = (hog + 1) % self.wish.nodes;
         for n in 0..self.wish.jobs {
-            let at_ms = if n < queue { self.from_ms + u64::from(n) } else { self.time() };
-            let mut submit = self.job(n);
-            submit.at_ms = at_ms;
-            if n < queue {
-                submit = Submit { at_ms, node: hog, program: "work".into(), mean_ms: 700, ..Submit::default() };
-            }
+            let plain = Submit { program: "work".into(), ..Submit::default() };
+            let submit = if n < queue {
+                Submit { at_ms: self.from_ms + u64::from(n), node: hog, mean_ms: HOG_MS, ..plain }
+            } else if queue > 0 && n < queue + GUESTS_JOBS {
+                let at_ms = self.from_ms + 800 + u64::from(n - queue);
+                Submit { at_ms, node: guest, mean_ms: GUEST_MS, ..plain }
+            } else {
+                let begins = if queue > 0 { GUESTS_UNTIL_MS.min(self.until_ms / 2) } else { self.from_ms };
+                let at_ms = self.rng.random_range(begins..self.until_ms);
+                Submit { at_ms, ..self.job() }
+            };
             self.plan.submits.push(submit);
         }
         self.plan.submits.sort_by_key(|s| s.at_ms);
         self.graph();
     }
 
-    fn job(&mut self, _n: u32) -> Submit {
+    fn job(&mut self) -> Submit {
         let node = self.node();
         let mean_ms = *[5, 20, 100, 400, 1_500, 6_000].choose(&mut self.rng).expect("some");
         let mut submit = Submit { node, program: "work".into(), mean_ms, ..Submit::default() };

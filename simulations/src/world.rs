@@ -109,6 +109,8 @@ pub(crate) struct World {
     pub(crate) forked_at: BTreeMap<u32, u64>,
     /// Members that sent as their own what others had sent.
     pub(crate) liars: BTreeSet<u32>,
+    /// Bundles that were forged: in whose name, for which place, and their hashes.
+    pub(crate) forged: Vec<(NodeId, u64, crdt::ids::BundleHash)>,
     pub(crate) index: HashMap<NodeId, u32>,
     pub(crate) starts: BTreeMap<(JobId, u32), Vec<ClaimId>>,
     pub(crate) exits: BTreeMap<(JobId, ClaimId, u32), Exit>,
@@ -182,6 +184,7 @@ impl World {
             revoked: BTreeSet::new(),
             forked_at: BTreeMap::new(),
             liars: BTreeSet::new(),
+            forged: Vec::new(),
             index,
             starts: BTreeMap::new(),
             exits: BTreeMap::new(),
@@ -741,6 +744,7 @@ impl World {
         let mut wire = honest.wire.to_vec();
         let place = wire.windows(32).position(|bytes| bytes == me.0).expect("the author is in it");
         wire[place..place + 32].copy_from_slice(&name.0);
+        self.forged.extend(Bundle::hash_of(&wire).map(|hash| (name, feed.seq + 1, hash)));
         for to in self.net.links_of(at) {
             self.inject(at, to, bundles_msg(vec![wire.clone().into()]));
         }
@@ -881,7 +885,7 @@ fn draw_offer(at: usize, plan: &Plan, rng: &mut ChaCha8Rng) -> Offer {
 }
 
 /// The founder's rows: the mesh, an invite for all, and everybody's admission.
-fn found(keys: &[SigningKey], shared: &Shared, rng: &mut ChaCha8Rng) -> (Disk, SigningKey) {
+pub(crate) fn found(keys: &[SigningKey], shared: &Shared, rng: &mut ChaCha8Rng) -> (Disk, SigningKey) {
     let words = FoundingWords {
         mesh_name: "simulated".into(),
         node_name: "n0".into(),

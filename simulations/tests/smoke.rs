@@ -10,7 +10,7 @@ fn sweep(seeds: std::ops::Range<u64>) {
     let show = |report: &Report| eprintln!("seed {}: {:?}", report.seed, report.violations);
     assert_eq!(
         simulations::sweep(&wish(0), seeds, show),
-        [],
+        Vec::<u64>::new(),
         "reduce one by `simulations reduce --nodes 6 --jobs 30 …`"
     );
 }

@@ -124,6 +124,13 @@ impl<S: Shelf> Core<S> {
     /// Why we do not take what we are called for: as [`Self::my_lack`], and a call takes only a slot that is free. Work
     /// ahead is drawn, for a draw shares between persons and a call does not.
     fn lack_when_called(&self, now: Now, spec: &JobSpec) -> Option<Lack> {
+        if is_made(Mutant::OldestFirst) {
+            let is_older = |id| {
+                let known = self.replica.cached_job(id).and_then(|job| job.spec());
+                known.is_some_and(|(_, other)| other.created_ms < spec.created_ms)
+            };
+            return self.open.iter().any(is_older).then_some(Lack::Busy).or_else(|| self.my_lack(now, spec));
+        }
         self.my_lack(now, spec).or_else(|| (self.held.len() >= self.offer.slots as usize).then_some(Lack::Busy))
     }
 

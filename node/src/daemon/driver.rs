@@ -53,7 +53,14 @@ impl CoreHandle {
     pub(crate) fn start(core: NodeCore) -> (Self, mpsc::Receiver<Effect>) {
         let (inbox, messages) = std_mpsc::sync_channel(INBOX_MAX);
         let (effects, outbox) = mpsc::channel(EFFECTS_MAX);
-        let spawned = std::thread::Builder::new().name("core".into()).spawn(move || run(core, &messages, &effects));
+        let work = move || {
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(core, &messages, &effects))).is_err() {
+                // A node without a core would look alive and do nothing.
+                eprintln!("v6: the core failed, see above: start the node again; a damaged store will be moved aside");
+                std::process::exit(1);
+            }
+        };
+        let spawned = std::thread::Builder::new().name("core".into()).spawn(work);
         drop(spawned.expect("the system starts one more thread"));
         (Self { inbox }, outbox)
     }

@@ -102,6 +102,11 @@ impl Cells {
         drop(self.take_warm());
     }
 
+    /// Removes what would serve further runs. Blocks.
+    pub(super) fn tidy(&self) {
+        self.places.clear();
+    }
+
     pub(super) async fn wait_empty(&self, most: Duration) {
         let deadline = tokio::time::Instant::now() + most;
         while !self.lock().is_empty() && tokio::time::Instant::now() < deadline {

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use web_gateway::api::{ApiError, LogItem, LogQuery, LogStream};
 
 use super::Shared;
-use super::views;
+use super::{find, views};
 use crate::blobs::{BlobRef, Pin};
 use crate::joblog::{FrameStream, JobLog, LogError, LogKey, LogLength, LogStore};
 use crate::net::{NetStream, Proto};
@@ -313,9 +313,10 @@ impl Reader {
             length.borrow_and_update();
             let runs = self.look().await.map(|(runs, ..)| runs).unwrap_or_default();
             let Some(now) = runs.into_iter().find(|r| r.key == run.key && r.owner == run.owner) else { return Ok(()) };
-            if now.owner != self.shared.me {
+            // A disk that came from a backup may lack what this node itself once wrote.
+            if now.owner != self.shared.me || now.over {
                 match &now.log {
-                    Some(whole) => self.complete(&log, whole, now.owner).await?,
+                    Some(whole) => self.complete(&log, whole, &now).await?,
                     None => self.catch_up(&now).await,
                 }
             }
@@ -388,8 +389,8 @@ impl Reader {
         self.send(LogItem::Bytes { attempt, task: frame.task, stream, offset, bytes: Bytes::from(frame.bytes) }).await
     }
 
-    /// Fills the local copy up to the whole log.
-    async fn complete(&self, log: &JobLog, whole: &LogRef, owner: NodeId) -> anyhow::Result<()> {
+    /// Fills the local copy up to the whole log: from its owner, from whoever else holds it, or from who followed it.
+    async fn complete(&mut self, log: &JobLog, whole: &LogRef, run: &views::RunView) -> anyhow::Result<()> {
         let have = usize::try_from(log.len())?;
         let bytes = match whole {
             LogRef::Inline(bytes) => Bytes::copy_from_slice(bytes),
@@ -398,8 +399,12 @@ impl Reader {
                     return Ok(());
                 }
                 let blob = BlobRef { hash: *hash, size: *size };
-                if !self.shared.blobs.has(&blob) {
-                    self.shared.blobs.fetch(&blob, &[owner], &Pin::job(self.job), None).await?;
+                let is_here = self.shared.blobs.has(&blob)
+                    || self.shared.blobs.fetch(&blob, &[run.owner], &Pin::job(self.job), None).await.is_ok();
+                if let Err(error) = if is_here { Ok(blob) } else { find::find(&self.shared, *hash).await } {
+                    self.catch_up(run).await;
+                    anyhow::ensure!(log.len() >= *size, "{} of {size} bytes are here: {error}", log.len());
+                    return Ok(());
                 }
                 self.shared.blobs.read_all(&blob, *size).await?
             }

@@ -54,6 +54,13 @@ impl Places {
         files::create_private_dir(&dir.join(CHECKPOINTS))
     }
 
+    /// Removes what waits to be used again. Blocks.
+    pub(super) fn clear(&self) {
+        for spare in std::mem::take(&mut *self.spare()) {
+            drop(std::fs::remove_dir_all(spare));
+        }
+    }
+
     /// Takes back a run's directory. `is_over`: its cell ended in order. Blocks.
     pub(super) fn give_back(&self, dir: &Path, is_over: bool) {
         if is_over && self.spare().len() < SPARE_MAX && shape::is_new(dir) {

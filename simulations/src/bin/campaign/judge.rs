@@ -1,0 +1,292 @@
+//! What must hold in the end.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::history::{Bytes, History, Job};
+use crate::host::Host;
+
+/// Time until slots are free and states agree, once all jobs are over.
+const AGREE_MAX: Duration = Duration::from_secs(60);
+/// Details that are printed of each kind.
+const DETAILS_MAX: usize = 40;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Judgement {
+    pub(crate) lost: Vec<String>,
+    pub(crate) excused: usize,
+    pub(crate) inexact: Vec<String>,
+    pub(crate) finished: usize,
+    pub(crate) settled_s: Option<f64>,
+    pub(crate) is_state_equal: bool,
+    pub(crate) are_slots_free: bool,
+    pub(crate) started_twice: Vec<String>,
+}
+
+/// Waits until every acknowledged job is over, and judges; less exactly when it is told to end.
+pub(crate) fn judge(hosts: &[Host], history: &History, patience: Duration, ends: &AtomicBool) -> Judgement {
+    let mut found = Judgement::default();
+    let jobs = history.jobs();
+    let begun = Instant::now();
+    let mut last = BTreeMap::new();
+    loop {
+        let open = open_jobs(hosts, history, &jobs, &mut last);
+        if open.is_empty() {
+            found.settled_s = Some(begun.elapsed().as_secs_f64());
+            break;
+        }
+        if begun.elapsed() > patience || ends.load(Ordering::Relaxed) {
+            for job in open {
+                let why = hosts[job.host].v6(&["job", "explain", &job.id]);
+                let why = String::from_utf8_lossy(&why.stdout).lines().take(3).collect::<Vec<_>>().join("; ");
+                let state = last.get(&job.id).cloned().unwrap_or_else(|| "unknown".into());
+                found.lost.push(format!("{} {} of host {} is {state} ({why})", job.kind, job.id, job.host));
+            }
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    if ends.load(Ordering::Relaxed) {
+        return found;
+    }
+    agree(hosts, history, &mut found);
+    each_job(hosts, history, &jobs, &mut found);
+    ideas(hosts, history, &mut found);
+    found.lost.truncate(DETAILS_MAX.max(found.lost.len().min(1_000)));
+    found
+}
+
+/// Jobs that are not over on the node that they were submitted on. A person takes back what was started once and whose
+/// outcome nobody knows.
+fn open_jobs<'a>(
+    hosts: &[Host],
+    history: &History,
+    jobs: &'a [Job],
+    last: &mut BTreeMap<String, String>,
+) -> Vec<&'a Job> {
+    let mut open = Vec::new();
+    for host in hosts {
+        let ours: Vec<&Job> = jobs.iter().filter(|job| job.host == host.at).collect();
+        if ours.is_empty() {
+            continue;
+        }
+        let rows = host.v6(&["jobs", "--json"]).json();
+        let mut states: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
+        for row in rows.as_ref().and_then(Value::as_array).into_iter().flatten() {
+            let reason = row["reason"].as_str().unwrap_or_default();
+            states.insert(row["id"].as_str().unwrap_or_default(), (row["state"].as_str().unwrap_or_default(), reason));
+        }
+        for job in ours {
+            let Some((state, _)) = states.get(job.id.as_str()) else {
+                if !history.is_excused(job.host, job.at, job.durable_on) {
+                    last.insert(job.id.clone(), "unknown".into());
+                    open.push(job);
+                }
+                continue;
+            };
+            last.insert(job.id.clone(), (*state).to_owned());
+            if matches!(*state, "done" | "failed" | "cancelled" | "skipped") {
+                continue;
+            }
+            if job.expected.at_most_once && waits_for_a_person(host, job) {
+                drop(host.v6(&["job", "cancel", &job.id]));
+            }
+            open.push(job);
+        }
+    }
+    open
+}
+
+fn waits_for_a_person(host: &Host, job: &Job) -> bool {
+    let shown = host.v6(&["job", "explain", &job.id, "--json"]);
+    String::from_utf8_lossy(&shown.stdout).contains("person")
+}
+
+/// Waits until all slots are free and all nodes hold the same.
+fn agree(hosts: &[Host], history: &History, found: &mut Judgement) {
+    let begun = Instant::now();
+    let mut seen = Vec::new();
+    while begun.elapsed() < AGREE_MAX {
+        seen = hosts.iter().map(|host| host.v6(&["status", "--json"]).json().unwrap_or_default()).collect::<Vec<_>>();
+        found.are_slots_free = seen.iter().all(|status| status["slots_busy"] == 0);
+        found.is_state_equal = seen.iter().all(|status| {
+            status["state_hash"].is_string()
+                && status["state_hash"] == seen[0]["state_hash"]
+                && status["feeds"] == seen[0]["feeds"]
+        });
+        if found.are_slots_free && found.is_state_equal {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    for (host, status) in hosts.iter().zip(&seen) {
+        let feeds = status["feeds"].as_object().into_iter().flatten();
+        let feeds: Vec<String> = feeds.map(|(author, head)| format!("{}:{}", &author[..4], head["seq"])).collect();
+        history.problem(format!(
+            "host {} does not agree: state {}, busy {}, feeds {}",
+            host.at,
+            status["state_hash"].as_str().unwrap_or("?").get(..8).unwrap_or("?"),
+            status["slots_busy"],
+            feeds.join(" ")
+        ));
+    }
+}
+
+/// Looks at each job on a node that is not its submitter's, byte for byte.
+fn each_job(hosts: &[Host], history: &History, jobs: &[Job], found: &mut Judgement) {
+    let (next, shared) = (AtomicUsize::new(0), Mutex::new(std::mem::take(found)));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(job) = jobs.get(at) else { break };
+                    let host = &hosts[(job.host + 1 + at % (hosts.len() - 1)) % hosts.len()];
+                    one_job(host, history, job, &shared);
+                }
+            });
+        }
+    });
+    *found = shared.into_inner().expect("no panic");
+}
+
+fn one_job(host: &Host, history: &History, job: &Job, found: &Mutex<Judgement>) {
+    let note = |text: String| found.lock().expect("no panic").lost.push(text);
+    let shown = host.v6(&["job", "show", &job.id, "--json"]);
+    let Some(shown) = shown.json() else {
+        if history.is_excused(job.host, job.at, job.durable_on) {
+            found.lock().expect("no panic").excused += 1;
+        } else {
+            note(format!("{} {} is not known on host {}: {}", job.kind, job.id, host.at, shown.complaint()));
+        }
+        return;
+    };
+    history.read(&job.id, &shown);
+    let tasks: Vec<&Value> = shown["tasks"].as_array().into_iter().flatten().collect();
+    let started =
+        |task: &Value| task["attempts"].as_array().into_iter().flatten().filter(|a| a["started"].is_string()).count();
+    if job.expected.at_most_once && tasks.iter().any(|task| started(task) > 1) {
+        found.lock().expect("no panic").started_twice.push(format!("{} was started more than once", job.id));
+    }
+    let state = shown["state"].as_str().unwrap_or_default();
+    if job.expected.at_most_once && state == "cancelled" {
+        found.lock().expect("no panic").finished += 1;
+        return;
+    }
+    let wished = if job.expected.exit == 0 { "done" } else { "failed" };
+    if state != wished || tasks.len() != job.expected.tasks as usize {
+        if matches!(state, "queued" | "claimed" | "running") {
+            // Said already.
+            return;
+        }
+        note(format!(
+            "{} {} is {state} instead of {wished}, says host {}: {}",
+            job.kind, job.id, host.at, shown["reason"]
+        ));
+        return;
+    }
+    found.lock().expect("no panic").finished += 1;
+    for (task, expected) in tasks.iter().zip(&job.expected.stdout) {
+        if let Err(what) = exact(host, job, task, expected) {
+            found
+                .lock()
+                .expect("no panic")
+                .inexact
+                .push(format!("{} {} on host {}: {what}", job.kind, job.id, host.at));
+        }
+    }
+}
+
+/// Whether a task's streams and files are what its program wrote.
+fn exact(host: &Host, job: &Job, task: &Value, expected: &Bytes) -> Result<(), String> {
+    let index = task["index"].as_u64().unwrap_or(0).to_string();
+    let attempt = match task["accepted_attempt"].as_u64() {
+        Some(attempt) => attempt,
+        // A failed one has none.
+        None => {
+            task["attempts"].as_array().into_iter().flatten().filter_map(|a| a["attempt"].as_u64()).max().unwrap_or(1)
+        }
+    };
+    let attempt = attempt.to_string();
+    let logs = host.v6(&["logs", &job.id, "--attempt", &attempt, "--task", &index]);
+    let got = Bytes::of(&logs.stdout);
+    if got != *expected {
+        let said = logs.complaint();
+        return Err(format!(
+            "stdout of task {index}, attempt {attempt}: {} bytes instead of {} ({said})",
+            got.length, expected.length
+        ));
+    }
+    if !logs.stderr.starts_with(&job.expected.stderr) {
+        return Err(format!("stderr of task {index}: {:?}", logs.complaint()));
+    }
+    if let Some((name, text)) = &job.expected.file {
+        let dir = tempfile::tempdir_in(host.temporary()).map_err(|error| error.to_string())?;
+        let ran = host.v6(&["get", &job.id, &dir.path().to_string_lossy()]);
+        let got = std::fs::read_to_string(dir.path().join(name)).unwrap_or_else(|_| ran.complaint());
+        if got != *text {
+            return Err(format!("{name}: {got:?} instead of {text:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Looks for each idea on each node.
+fn ideas(hosts: &[Host], history: &History, found: &mut Judgement) {
+    let ideas = history.ideas();
+    if ideas.is_empty() {
+        return;
+    }
+    for host in hosts {
+        let rows = host.v6(&["idea", "list", "--json"]).json();
+        let ids: Vec<&str> = rows
+            .as_ref()
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(|row| row["id"].as_str())
+            .collect();
+        for idea in &ideas {
+            if !ids.contains(&idea.id.as_str()) && !history.is_excused(idea.host, idea.at, idea.durable_on) {
+                found.lost.push(format!("idea {} is not known on host {}", idea.id, host.at));
+            }
+        }
+    }
+}
+
+/// What should not be there when all nodes have been stopped.
+pub(crate) fn leftovers(hosts: &[Host]) -> Vec<String> {
+    let mut left = Vec::new();
+    for host in hosts {
+        for pid in host.pids() {
+            let name = std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).unwrap_or_default();
+            left.push(format!("host {}: process {} ({})", host.at, pid.as_raw_nonzero(), name.trim()));
+        }
+        for below in [host.temporary(), host.dir.join("work")] {
+            for entry in std::fs::read_dir(&below).into_iter().flatten().flatten() {
+                left.push(format!("host {}: {}", host.at, entry.path().display()));
+            }
+        }
+        unfinished(&host.dir, &mut |path| left.push(format!("host {}: {}", host.at, path.display())));
+    }
+    left
+}
+
+/// Files that something was still being written to.
+fn unfinished(dir: &Path, tell: &mut impl FnMut(&Path)) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".tmp") || name.ends_with(".partial") || name.starts_with(".tmp") {
+            tell(&path);
+        } else if path.is_dir() {
+            unfinished(&path, tell);
+        }
+    }
+}
