@@ -25,7 +25,7 @@ use crdt::ids::{JobId, NodeId};
 use crdt::job::{Basis, ClaimId};
 use crdt::mutant::{Mutant, is_made};
 use crdt::replica::Replica;
-use crdt::shelf::Shelf;
+use crdt::shelf::{Shelf, Table};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -198,12 +198,23 @@ pub struct Core<S> {
     wake: Option<Time>,
 }
 
+/// Row that is there while a node waits to hear what it wrote.
+const HOLD_ROW: &[u8] = b"hold";
+
+/// Notes in the store that this node has to hear what it wrote before it writes: a restart before that does not change it.
+pub fn hold_own_feed<S: Shelf>(replica: &mut Replica<S>) {
+    replica.shelf_mut().put((Table::Meta, HOLD_ROW.to_vec(), Some(Vec::new())));
+}
+
 impl<S: Shelf> Core<S> {
     /// A core over what its replica holds. `now` is the time of its start.
     #[must_use]
-    pub fn new(key: SigningKey, replica: Replica<S>, config: Config, now: Now) -> Self {
+    pub fn new(key: SigningKey, mut replica: Replica<S>, config: Config, now: Now) -> Self {
         let me = NodeId(key.verifying_key().to_bytes());
-        let config_hold = config.hold_own_feed;
+        let config_hold = config.hold_own_feed || replica.shelf().get(Table::Meta, HOLD_ROW).is_some();
+        if config_hold {
+            hold_own_feed(&mut replica);
+        }
         let mut offer = config.offer.clone();
         offer.incarnation = config.incarnation;
         offer.free = offer.slots;
@@ -322,6 +333,12 @@ impl<S: Shelf> Core<S> {
     /// Members that are connected.
     pub fn connected(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.peers.iter().filter(|(_, peer)| peer.connected).map(|(node, _)| *node)
+    }
+
+    /// Whether it waits to hear what it wrote before its store was lost: until then it writes nothing and takes no work.
+    #[must_use]
+    pub fn waits_for_own_feed(&self) -> bool {
+        self.hold_own_feed
     }
 
     /// Claims of ours that are not over, and whether they run.

@@ -57,6 +57,8 @@ pub const FLUSH_BURST: u64 = 6;
 /// Time after which a node that lost its store, or has it from a backup, no longer waits for members that are not here to say
 /// what they know of its feed.
 pub const HOLD_OWN_FEED_MS: u64 = 30_000;
+/// Interval in which such a node looks whether it has waited enough.
+pub const HOLD_LOOK_EVERY_MS: u64 = 250;
 /// Interval of gossip.
 pub const GOSSIP_EVERY_MS: u64 = 1_000;
 /// Bytes of bundles in one gossip message; what is larger is announced.

@@ -250,6 +250,9 @@ async fn open_replica(
         );
     }
     let hold_own_feed = restored || lost;
+    if hold_own_feed {
+        mesh::core::hold_own_feed(&mut replica);
+    }
     for (node, addrs) in &addrs {
         join::remember(replica.shelf_mut(), *node, addrs);
     }

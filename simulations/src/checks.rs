@@ -38,6 +38,9 @@ const IDLE_LOOKS_MAX: u32 = 3;
 /// Time without faults after which idle slots are looked at.
 const CALM_US: u64 = 20_000_000;
 
+/// Time after its start in which a task may be declared lost by who did not hear of the start.
+const JUST_STARTED_US: u64 = 3_000_000;
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Violation {
@@ -331,17 +334,19 @@ impl World {
                 continue;
             }
             let me = self.node(owner).id;
-            let running: Vec<(JobId, ClaimId)> =
-                core.held().filter(|(.., runs)| *runs).map(|(job, claim, _)| (job, claim)).collect();
-            for (id, claim) in running {
-                let started = self.starts.get(&(id, claim.range.start)).is_some_and(|starts| starts.contains(&claim));
+            let held: Vec<(JobId, ClaimId)> = core.held().map(|(job, claim, _)| (job, claim)).collect();
+            for (id, claim) in held {
+                // What does not start in time is lost by right, also if it starts before its owner hears so.
+                let starts = self.starts.get(&(id, claim.range.start));
+                let long_ago = |(other, at): &(ClaimId, u64)| *other == claim && *at + JUST_STARTED_US < self.now_us;
+                let started = starts.is_some_and(|starts| starts.iter().any(long_ago));
                 let Some(job) = self.core(owner).and_then(|core| core.replica().cached_job(&id)) else { continue };
-                let Some(written) = job.claims().get(&claim).filter(|_| started && claim.owner == me) else { continue };
+                let Some(written) = job.claims().get(&claim).filter(|_| claim.owner == me) else { continue };
                 let watchers = written.value.watchers.clone();
                 let by: Vec<NodeId> = job.lost_by(&claim).collect();
                 let lost =
                     job.attempts(claim.range.start).iter().any(|a| a.id == claim && a.state == AttemptState::Lost);
-                if !lost || !self.checks.losses.insert((id, claim, me)) {
+                if !lost || !self.checks.losses.insert((id, claim, me)) || !started {
                     continue;
                 }
                 let hears = |watcher: &&NodeId| {
@@ -352,10 +357,16 @@ impl World {
                 };
                 let hearing = watchers.iter().filter(hears).count();
                 if hearing * 2 > watchers.len() {
+                    let names = |nodes: Vec<&NodeId>| {
+                        let mut names: Vec<u32> = nodes.iter().filter_map(|id| self.index.get(*id).copied()).collect();
+                        names.sort_unstable();
+                        names
+                    };
                     let detail = format!(
-                        "node {owner} runs {claim:?} of {id} and {hearing} of {} watchers hear it, yet {} declared it lost",
-                        watchers.len(),
-                        by.len()
+                        "node {owner} runs {claim:?} of {id}; of its watchers {:?} {:?} hear it, yet {:?} declared it lost",
+                        names(watchers.iter().collect()),
+                        names(watchers.iter().filter(hears).collect()),
+                        names(by.iter().collect())
                     );
                     self.checks.violated("lease-kept", self.now_us, detail);
                 }
@@ -393,7 +404,7 @@ impl World {
                 let Some(other) = self.core(at).filter(|_| !self.node(at).is_idler && !self.is_suspect(at)) else {
                     continue;
                 };
-                let free = other.held().count() < other.offer().slots as usize;
+                let free = !other.waits_for_own_feed() && other.held().count() < other.offer().slots as usize;
                 let known = other.replica().cached_job(&fate.id).is_some();
                 if free && known && mesh::offer::lacks(other.offer(), spec).is_empty() {
                     seen.insert((fate.id, task, at));
@@ -411,9 +422,17 @@ impl World {
         }
     }
 
-    /// Nodes whose word counts at the end: those that run and were not shut out.
+    /// Nodes whose word counts at the end: those that run, were let in by an admin whose disk still says so, and were not shut
+    /// out.
     fn standing(&self) -> Vec<u32> {
-        self.running().into_iter().filter(|at| !self.revoked.contains(at)).collect()
+        let running = self.running();
+        let members: Vec<u32> = running.iter().copied().filter(|at| *at < self.plan.nodes).collect();
+        let is_member = |at: u32| {
+            let id = self.node(at).id;
+            let knows = |other: &u32| self.core(*other).is_some_and(|core| core.replica().roster().is_member(&id));
+            at < self.plan.nodes || members.iter().any(knows)
+        };
+        running.into_iter().filter(|at| !self.revoked.contains(at) && is_member(*at)).collect()
     }
 
     /// Whether nothing is left to be done.
@@ -499,15 +518,22 @@ impl World {
     /// Acknowledged jobs that are known nowhere.
     pub(crate) fn lost_jobs(&self) -> Vec<usize> {
         let standing = self.standing();
-        let kept = |n: &usize| {
-            let holders = self.checks.holders.get(n).cloned().unwrap_or_default();
-            let excused = !holders.is_empty() && holders.iter().all(|at| self.checks.disk_lost.contains(at));
-            excused || self.is_suspect(self.fates[*n].submit.node)
-        };
         let acked = (0..self.fates.len()).filter(|n| self.fates[*n].acked_us.is_some());
         acked
-            .filter(|n| !standing.iter().all(|at| self.state_at(*at, self.fates[*n].id).is_some()) && !kept(n))
+            .filter(|n| {
+                let is_known = standing.iter().all(|at| self.state_at(*at, self.fates[*n].id).is_some());
+                !is_known && !self.went_with_its_disks(*n) && !self.is_suspect(self.fates[*n].submit.node)
+            })
             .collect()
+    }
+
+    /// Whether every node that held a job when it was acknowledged has lost its disk since, or was shut out.
+    fn went_with_its_disks(&self, n: usize) -> bool {
+        let holders = self.checks.holders.get(&n);
+        holders.is_some_and(|holders| {
+            let is_gone = |at: &u32| self.checks.disk_lost.contains(at) || self.revoked.contains(at);
+            !holders.is_empty() && holders.iter().all(is_gone)
+        })
     }
 
     fn check_kept(&mut self) {
@@ -527,6 +553,9 @@ impl World {
                 continue;
             }
             let (id, waits) = (self.fates[n].id, self.may_wait(first, n));
+            if self.state_at(first, id).is_none() && self.went_with_its_disks(n) {
+                continue;
+            }
             let at = if self.core(self.fates[n].submit.node).is_some() { self.fates[n].submit.node } else { first };
             let why = self.node_mut(at).core.as_mut().and_then(|core| core.explain(id)).map(|e| e.summary);
             let said = why.as_ref().is_some_and(|why| !why.is_empty());

@@ -112,7 +112,8 @@ pub(crate) struct World {
     /// Bundles that were forged: in whose name, for which place, and their hashes.
     pub(crate) forged: Vec<(NodeId, u64, crdt::ids::BundleHash)>,
     pub(crate) index: HashMap<NodeId, u32>,
-    pub(crate) starts: BTreeMap<(JobId, u32), Vec<ClaimId>>,
+    /// Starts of each task: of which claim, and when.
+    pub(crate) starts: BTreeMap<(JobId, u32), Vec<(ClaimId, u64)>>,
     pub(crate) exits: BTreeMap<(JobId, ClaimId, u32), Exit>,
     pub(crate) events: u64,
     /// When something last went wrong.
@@ -456,7 +457,7 @@ impl World {
 
     fn note_start(&mut self, job: JobId, claim: ClaimId, task: u32, at_us: u64) {
         let starts = self.starts.entry((job, task)).or_default();
-        starts.push(claim);
+        starts.push((claim, at_us));
         let count = starts.len();
         let Some(fate) = self.checks.fate_of(&job).and_then(|n| self.fates.get_mut(n)) else { return };
         fate.started_us.get_or_insert(at_us);
@@ -490,7 +491,7 @@ impl World {
     pub(crate) fn bystander(&self) -> (u64, u64) {
         let submits: BTreeSet<u32> = self.fates.iter().map(|fate| fate.submit.node).collect();
         let ran: BTreeSet<u32> =
-            self.starts.values().flatten().filter_map(|claim| self.index.get(&claim.owner).copied()).collect();
+            self.starts.values().flatten().filter_map(|claim| self.index.get(&claim.0.owner).copied()).collect();
         let all: Vec<u32> = (0..self.plan.nodes).filter(|at| !submits.contains(at)).collect();
         let apart: Vec<u32> = all.iter().copied().filter(|at| !ran.contains(at)).collect();
         let counted = if apart.is_empty() { all } else { apart };

@@ -194,11 +194,18 @@ impl<S: Shelf> Replica<S> {
             return false;
         }
         let feed = self.feeds.get(&proof.author).cloned().unwrap_or_default();
-        if feed.frozen && feed.seq < proof.seq {
+        let known = self.shelf.get(Table::Forks, &bundle_key(proof.author, proof.seq)).is_some();
+        if (feed.frozen || known) && feed.seq < proof.seq {
             return false;
         }
         self.freeze(proof);
         true
+    }
+
+    /// A proof that an author forked its feed, if one is known.
+    #[must_use]
+    pub fn fork_of(&self, author: &NodeId) -> Option<ForkProof> {
+        self.forks().into_iter().find(|proof| proof.author == *author)
     }
 
     /// The proofs that are known.

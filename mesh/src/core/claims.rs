@@ -106,6 +106,9 @@ impl<S: Shelf> Core<S> {
 
     /// Why we do not take a task now, if we do not.
     pub(super) fn my_lack(&self, now: Now, spec: &JobSpec) -> Option<Lack> {
+        if self.hold_own_feed {
+            return Some(Lack::Paused("it waits to hear what it wrote before its store was lost".into()));
+        }
         if !self.may_run() {
             return Some(Lack::Role);
         }

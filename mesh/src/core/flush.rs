@@ -8,13 +8,14 @@ use crdt::ids::NodeId;
 use crdt::job::Exit;
 use crdt::limits::BUNDLE_CHANGES_MAX;
 use crdt::mutant::{Mutant, is_made};
-use crdt::shelf::Shelf;
+use crdt::shelf::{Shelf, Table};
 use serde::Serialize;
 
-use super::{Core, Phase, WaitingAck};
+use super::{Core, HOLD_ROW, Phase, WaitingAck};
 use crate::io::{Ack, Effect, Effects};
 use crate::limits::{
-    FLUSH_BURST, FLUSH_EVERY_MS, GOSSIP_BYTES_MAX, GOSSIP_EVERY_MS, HOLD_OWN_FEED_MS, RECEIPT_WAIT_MS,
+    FLUSH_BURST, FLUSH_EVERY_MS, GOSSIP_BYTES_MAX, GOSSIP_EVERY_MS, HOLD_LOOK_EVERY_MS, HOLD_OWN_FEED_MS,
+    RECEIPT_WAIT_MS,
 };
 use crate::msg::Msg;
 use crate::time::Now;
@@ -39,10 +40,11 @@ impl<S: Shelf> Core<S> {
     }
 
     pub(super) fn flush_if_due(&mut self, now: Now, out: &mut Effects) {
-        if self.pending.is_empty() && self.pending_acks.is_empty() {
+        // Also where there is nothing to write: until then it takes no work.
+        if self.hold_own_feed && !self.own_feed_is_whole(now) {
             return;
         }
-        if self.hold_own_feed && !self.own_feed_is_whole(now) {
+        if self.pending.is_empty() && self.pending_acks.is_empty() {
             return;
         }
         let earned = now.mono.ms_since(self.flush_at) / FLUSH_EVERY_MS;
@@ -62,16 +64,24 @@ impl<S: Shelf> Core<S> {
     /// Whether all members said what they know of our feed and we have all of that. After a while those are enough that are
     /// here: what only an absent one knows would be forked. A node that never had a peer goes on alone.
     fn own_feed_is_whole(&mut self, now: Now) -> bool {
-        let alone = self.replica.roster().members.len() == 1;
-        let others = self.replica.roster().standing().filter(|(node, _)| **node != self.me);
-        let all = others.into_iter().all(|(node, _)| self.heads_from.contains(node));
+        let roster = self.replica.roster();
+        let alone = roster.members.len() == 1;
+        let founder = self.replica.founder();
+        // Who belongs to the mesh is in the founder's feed for the most part.
+        let knows_all = roster.is_member(&self.me)
+            && self.replica.feeds().contains_key(&founder)
+            && !self.peer_heads.contains_key(&founder);
+        let all =
+            roster.standing().filter(|(node, _)| **node != self.me).all(|(node, _)| self.heads_from.contains(node));
         let long = self.began_at.plus_ms(HOLD_OWN_FEED_MS) <= now.mono;
-        let heard = self.heard_heads && (all || long);
+        let heard = self.heard_heads && knows_all && (all || long);
         let whole = alone || (heard && !self.peer_heads.contains_key(&self.me));
         if whole {
             self.hold_own_feed = false;
+            self.slot_freed = true;
+            self.replica.shelf_mut().put((Table::Meta, HOLD_ROW.to_vec(), None));
         } else {
-            self.wake_at(now.mono.plus_ms(FLUSH_EVERY_MS));
+            self.wake_at(now.mono.plus_ms(HOLD_LOOK_EVERY_MS));
         }
         whole
     }

@@ -175,7 +175,7 @@ impl<S: Shelf> Core<S> {
     }
 
     /// A claim whose loss is declared by most of those watchers that are heard, or whose watchers and owner have all been
-    /// silent for three leases: the watchers that are not heard.
+    /// silent for three leases, or that names no watcher and does not start: the watchers that are not heard.
     pub(super) fn lost_by_those_heard(&self, now: Now, job: &Job, claim: &ClaimId) -> Option<Vec<NodeId>> {
         if claim.owner == self.me {
             return None;
@@ -194,6 +194,10 @@ impl<S: Shelf> Core<S> {
             heard.max(offered).plus_ms(long) <= now.mono
         };
         let known_since = self.first_seen.get(&(job.id, claim.attempt)).copied().unwrap_or(now.mono);
+        let started = job.run(claim).is_some_and(|run| !run.tasks.is_empty());
+        if watchers.is_empty() && !started && known_since.plus_ms(START_BY_MS + START_BY_QUEUE_MS_MAX) <= now.mono {
+            return Some(unheard);
+        }
         let all = watchers.iter().chain([&claim.owner]).all(silent) && known_since.plus_ms(long) <= now.mono;
         all.then_some(unheard)
     }

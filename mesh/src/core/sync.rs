@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crdt::bundle::Bundle;
 use crdt::doc::DocKind;
 use crdt::ids::{BundleHash, NodeId};
-use crdt::replica::{Applied, ForkProof, Ingest};
+use crdt::replica::{Applied, Feed, ForkProof, Ingest};
 use crdt::shelf::Shelf;
 use rand::RngExt;
 use serde_bytes::ByteBuf;
@@ -167,7 +167,7 @@ impl<S: Shelf> Core<S> {
     fn heads_digest(&self) -> Vec<u8> {
         let mut hasher = blake3::Hasher::new();
         for (author, feed) in self.replica.feeds() {
-            hasher.update(&author.0).update(&feed.seq.to_be_bytes()).update(&feed.hash.0);
+            hasher.update(&author.0).update(&feed.seq.to_be_bytes()).update(&told(feed).0);
         }
         hasher.finalize().as_bytes()[..16].to_vec()
     }
@@ -185,7 +185,7 @@ impl<S: Shelf> Core<S> {
             self.heard_heads = true;
             self.heads_from.insert(from);
         } else {
-            let heads: Vec<_> = self.replica.feeds().iter().map(|(a, f)| (*a, f.seq, f.hash)).collect();
+            let heads: Vec<_> = self.replica.feeds().iter().map(|(a, f)| (*a, f.seq, told(f))).collect();
             for part in heads.chunks(HEADS_PER_MESSAGE_MAX) {
                 self.send(from, &Msg::Heads(part.to_vec()), out);
             }
@@ -201,9 +201,13 @@ impl<S: Shelf> Core<S> {
                 peer.knows_seq = *seq;
             }
             let ours = self.replica.feeds().get(author).cloned().unwrap_or_default();
-            if *seq > ours.seq {
+            if ours.frozen {
+                if (*seq, *hash) != (ours.seq, told(&ours)) {
+                    self.tell_fork(*author, from, out);
+                }
+            } else if *seq > ours.seq {
                 self.note_head(*author, *seq, from);
-            } else if *seq == ours.seq && *hash != ours.hash && !ours.frozen {
+            } else if *seq == ours.seq && *hash != ours.hash {
                 self.send(from, &Msg::Want { author: *author, from_seq: *seq }, out);
             }
         }
@@ -230,9 +234,19 @@ impl<S: Shelf> Core<S> {
 
     fn on_announce(&mut self, now: Now, from: NodeId, heads: &[(NodeId, u64, BundleHash)], out: &mut Effects) {
         for (author, seq, _) in heads {
+            if self.replica.feeds().get(author).is_some_and(|ours| ours.frozen && ours.seq < *seq) {
+                self.tell_fork(*author, from, out);
+            }
             self.note_head(*author, *seq, from);
         }
         self.want_missing(now, out);
+    }
+
+    /// Who goes on from a place where an author forked is told so: the proof that went by gossip was lost to it.
+    fn tell_fork(&self, author: NodeId, to: NodeId, out: &mut Effects) {
+        if let Some(proof) = self.replica.fork_of(&author) {
+            self.send(to, &fork_msg(&proof), out);
+        }
     }
 
     fn note_head(&mut self, author: NodeId, seq: u64, at: NodeId) {
@@ -384,7 +398,11 @@ impl<S: Shelf> Core<S> {
     }
 
     fn on_want(&mut self, from: NodeId, author: NodeId, from_seq: u64, out: &mut Effects) {
-        let head = self.replica.feeds().get(&author).map_or(0, |feed| feed.seq);
+        let known = self.replica.feeds().get(&author).cloned().unwrap_or_default();
+        let head = known.seq;
+        if known.frozen && from_seq >= head {
+            self.tell_fork(author, from, out);
+        }
         let msg = self.bundles_msg(author, from_seq, author == self.me);
         if author == self.me
             && let (Msg::Bundles { bundles, .. }, Some(peer)) = (&msg, self.peers.get_mut(&from))
@@ -493,6 +511,11 @@ impl<S: Shelf> Core<S> {
         }
         self.want_missing(now, out);
     }
+}
+
+/// The hash by which a head is told: of a frozen feed another one, so that who does not know the fork finds a difference.
+fn told(feed: &Feed) -> BundleHash {
+    if feed.frozen { BundleHash(*blake3::keyed_hash(&feed.hash.0, b"frozen").as_bytes()) } else { feed.hash }
 }
 
 fn fork_msg(proof: &ForkProof) -> Msg {
