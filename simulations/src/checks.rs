@@ -295,6 +295,9 @@ impl World {
                 continue;
             }
             for at in self.running() {
+                if self.node(at).is_writing(self.now_us) {
+                    continue;
+                }
                 let Some(job) = self.core(at).and_then(|core| core.replica().cached_job(&id)) else { continue };
                 let found: Vec<_> = (0..tasks)
                     .filter_map(|task| job.accepted(task).map(|a| (task, (a.outcome, a.attempt, a.node))))

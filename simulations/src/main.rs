@@ -6,6 +6,10 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use simulations::{Fault, JOBS_MAX, NODES_MAX, Plan, Report, Wish};
 
+/// A run allocates and frees without end, on all cores.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The mesh under a virtual clock, network and disk. The same seed gives the same run.
 #[derive(Debug, Parser)]
 #[command(version)]

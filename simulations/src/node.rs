@@ -177,6 +177,11 @@ impl Node {
         }
     }
 
+    /// Whether what its core holds is not durable yet: nobody can have seen it.
+    pub(crate) fn is_writing(&self, at_us: u64) -> bool {
+        self.busy_until_us > at_us && self.core.as_ref().is_some_and(|core| core.replica().shelf().is_dirty())
+    }
+
     fn clock(&self, at_us: u64) -> Now {
         let wall_ms = (WALL_MS + at_us / 1_000).saturating_add_signed(self.wall_offset_ms);
         Now { mono: Time(at_us + self.mono_offset_us), wall_ms }

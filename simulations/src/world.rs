@@ -37,13 +37,27 @@ const SIDE_BY_SIDE_MIN: usize = 4;
 /// Interval in which links are mended and everything is looked at.
 const TICK_US: u64 = 1_000_000;
 
+/// Time after which what a node gossips is held until then.
+const GOSSIP_AHEAD_US: u64 = 20_000;
+
 /// Something that happens to the mesh as a whole.
 #[derive(Debug, Clone)]
 enum Happening {
     Link(u32, u32, bool),
     Submit(usize),
     Step(usize),
-    Reply { node: u32, epoch: u32, request: u64, result: Result<Ack, Refusal> },
+    Reply {
+        node: u32,
+        epoch: u32,
+        request: u64,
+        result: Result<Ack, Refusal>,
+    },
+    /// A node gossips what waited for its disk, if it still lives.
+    Gossip {
+        node: u32,
+        epoch: u32,
+        bytes: Bytes,
+    },
     Heal,
     Tick,
 }
@@ -376,6 +390,11 @@ impl World {
                 let packet = self.packet(bytes, false);
                 self.send(from, to, at_us, &packet);
             }
+            // Copies go on from others: what waits for a disk must not have left before.
+            Out::Gossip(bytes) if at_us > self.now_us + GOSSIP_AHEAD_US => {
+                let epoch = self.node(from).epoch;
+                self.put(at_us, Happening::Gossip { node: from, epoch, bytes });
+            }
             Out::Gossip(bytes) => self.gossip(from, at_us, bytes),
             Out::Later(event) => self.push(at_us, from, event),
             Out::Reply(request, result) => {
@@ -476,6 +495,11 @@ impl World {
                 let step = self.plan.steps[n].1.clone();
                 self.last_fault_us = self.now_us;
                 self.step(step);
+            }
+            Happening::Gossip { node, epoch, bytes } => {
+                if self.core(node).is_some() && self.node(node).epoch == epoch {
+                    self.gossip(node, self.now_us, bytes);
+                }
             }
             Happening::Reply { node, epoch, request, result } => {
                 if self.node(node).epoch == epoch {

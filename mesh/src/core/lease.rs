@@ -170,12 +170,17 @@ impl<S: Shelf> Core<S> {
 
     /// Whether a watcher is heard, and may and can still write that an owner is lost.
     fn can_declare(&self, now: Now, watcher: &NodeId) -> bool {
+        self.may_declare(watcher) && self.is_heard(now, watcher, LEASE_MS)
+    }
+
+    /// Whether what a watcher writes counts.
+    fn may_declare(&self, watcher: &NodeId) -> bool {
         let frozen = self.replica.feeds().get(watcher).is_some_and(|feed| feed.frozen);
-        !frozen && self.replica.roster().is_member(watcher) && self.is_heard(now, watcher, LEASE_MS)
+        !frozen && self.replica.roster().is_member(watcher)
     }
 
     /// A claim whose loss is declared by most of those watchers that are heard, or whose watchers and owner have all been
-    /// silent for three leases, or that names no watcher and does not start: the watchers that are not heard.
+    /// silent for three leases, or that names no watcher whose word counts and does not start: the watchers that are not heard.
     pub(super) fn lost_by_those_heard(&self, now: Now, job: &Job, claim: &ClaimId) -> Option<Vec<NodeId>> {
         if claim.owner == self.me {
             return None;
@@ -195,10 +200,11 @@ impl<S: Shelf> Core<S> {
         };
         let known_since = self.first_seen.get(&(job.id, claim.attempt)).copied().unwrap_or(now.mono);
         let started = job.run(claim).is_some_and(|run| !run.tasks.is_empty());
-        if watchers.is_empty() && !started && known_since.plus_ms(START_BY_MS + START_BY_QUEUE_MS_MAX) <= now.mono {
+        let able = || watchers.iter().filter(|w| self.may_declare(w));
+        if able().next().is_none() && !started && known_since.plus_ms(START_BY_MS + START_BY_QUEUE_MS_MAX) <= now.mono {
             return Some(unheard);
         }
-        let all = watchers.iter().chain([&claim.owner]).all(silent) && known_since.plus_ms(long) <= now.mono;
+        let all = able().chain([&claim.owner]).all(silent) && known_since.plus_ms(long) <= now.mono;
         all.then_some(unheard)
     }
 
