@@ -23,6 +23,8 @@ pub(crate) struct Judgement {
     pub(crate) excused: usize,
     pub(crate) inexact: Vec<String>,
     pub(crate) finished: usize,
+    /// Jobs that ended since three of their owners vanished.
+    pub(crate) owners_vanished: usize,
     pub(crate) settled_s: Option<f64>,
     pub(crate) is_state_equal: bool,
     pub(crate) are_slots_free: bool,
@@ -177,6 +179,13 @@ fn one_job(host: &Host, history: &History, job: &Job, found: &Mutex<Judgement>) 
     let state = shown["state"].as_str().unwrap_or_default();
     if job.expected.at_most_once && state == "cancelled" {
         found.lock().expect("no panic").finished += 1;
+        return;
+    }
+    // The third owner in a row that vanishes ends a task, as it says.
+    if state == "failed" && shown["reason"].as_str().is_some_and(|why| why.contains("owners vanish")) {
+        let mut found = found.lock().expect("no panic");
+        found.finished += 1;
+        found.owners_vanished += 1;
         return;
     }
     let wished = if job.expected.exit == 0 { "done" } else { "failed" };

@@ -245,6 +245,7 @@ impl Campaign<'_> {
                 "acknowledged_jobs": jobs.len(),
                 "acknowledged_ideas": self.history.ideas().len(),
                 "finished": judgement.finished,
+                "owners_vanished": judgement.owners_vanished,
                 "lost": judgement.lost.len(),
                 "lost_with_the_only_disk": judgement.excused,
                 "double_accepted": double.len(),
