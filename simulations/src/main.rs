@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use simulations::{Fault, JOBS_MAX, NODES_MAX, Plan, Report, Wish};
 
 /// A run allocates and frees without end, on all cores.
+#[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
