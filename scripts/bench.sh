@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=$PWD/target/tools
 python=python3
-if [ -x "$tools/bin/pip" ] || python3 -m venv "$tools" 2>/dev/null; then
-  "$tools/bin/pip" install --quiet hyperqueue==0.27.0 && python=$tools/bin/python || echo "not measured: HyperQueue" >&2
+if { [ -x "$tools/bin/pip" ] || python3 -m venv "$tools"; } && "$tools/bin/pip" install --quiet hyperqueue==0.27.0; then
+  python=$tools/bin/python
 fi
 cargo build --quiet --release -p v6-node
 cargo build --quiet --release -p simulations

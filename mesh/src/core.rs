@@ -201,7 +201,8 @@ pub struct Core<S> {
 /// Row that is there while a node waits to hear what it wrote.
 const HOLD_ROW: &[u8] = b"hold";
 
-/// Notes in the store that this node has to hear what it wrote before it writes: a restart before that does not change it.
+/// Notes in the store that it was lost, or came from a backup: until the core has heard what it wrote before, it writes nothing
+/// and takes no work, whatever the number of restarts.
 pub fn hold_own_feed<S: Shelf>(replica: &mut Replica<S>) {
     replica.shelf_mut().put((Table::Meta, HOLD_ROW.to_vec(), Some(Vec::new())));
 }
@@ -209,12 +210,9 @@ pub fn hold_own_feed<S: Shelf>(replica: &mut Replica<S>) {
 impl<S: Shelf> Core<S> {
     /// A core over what its replica holds. `now` is the time of its start.
     #[must_use]
-    pub fn new(key: SigningKey, mut replica: Replica<S>, config: Config, now: Now) -> Self {
+    pub fn new(key: SigningKey, replica: Replica<S>, config: Config, now: Now) -> Self {
         let me = NodeId(key.verifying_key().to_bytes());
-        let config_hold = config.hold_own_feed || replica.shelf().get(Table::Meta, HOLD_ROW).is_some();
-        if config_hold {
-            hold_own_feed(&mut replica);
-        }
+        let hold_own_feed = replica.shelf().get(Table::Meta, HOLD_ROW).is_some();
         let mut offer = config.offer.clone();
         offer.incarnation = config.incarnation;
         offer.free = offer.slots;
@@ -269,7 +267,7 @@ impl<S: Shelf> Core<S> {
             changed: BTreeSet::new(),
             retaining: retain::Retaining::default(),
             lost_peers_at: Vec::new(),
-            hold_own_feed: config_hold,
+            hold_own_feed,
             heard_heads: false,
             heads_from: BTreeSet::new(),
             began_at: now.mono,
@@ -277,7 +275,7 @@ impl<S: Shelf> Core<S> {
             slot_freed: true,
             wake: None,
         };
-        core.offer.store = core.store_number(config_hold);
+        core.offer.store = core.store_number(hold_own_feed);
         core
     }
 

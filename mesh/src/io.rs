@@ -19,8 +19,6 @@ pub struct Config {
     pub seed: [u8; 32],
     /// Start of the process, in milliseconds since 1970.
     pub incarnation: u64,
-    /// The store is new, or came from a backup: write nothing to our own feed before a peer said what it knows of it.
-    pub hold_own_feed: bool,
     /// How long the history of finished jobs stays.
     pub retention: Retention,
     /// What the node sells; incarnation, number and free slots are the core's to fill in.

@@ -48,13 +48,7 @@ impl Mesh {
         let shelf = replica.shelf().clone();
         let core = |(key, slots): (SigningKey, &u32)| {
             let offer = Offer { slots: *slots, cores: 1, ..Offer::default() };
-            let config = Config {
-                seed: [3; 32],
-                incarnation: WALL_MS,
-                hold_own_feed: false,
-                retention: Retention::default(),
-                offer,
-            };
+            let config = Config { seed: [3; 32], incarnation: WALL_MS, retention: Retention::default(), offer };
             let replica = Replica::open(shelf.clone()).expect("a mesh");
             Core::new(key, replica, config, Now { mono: Time(3_600_000_000), wall_ms: WALL_MS })
         };

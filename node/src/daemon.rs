@@ -202,8 +202,6 @@ struct OpenedReplica {
     replica: Replica<RedbShelf>,
     /// Members to speak to before the roster is known.
     bootstrap: BTreeSet<NodeId>,
-    /// Nothing may be written to the own feed before a peer was heard.
-    hold_own_feed: bool,
     /// Where a ticket says that members are reached.
     addrs: Vec<(NodeId, Vec<Multiaddr>)>,
 }
@@ -249,8 +247,7 @@ async fn open_replica(
             "the store is a copy (restored, or moved to this machine): it goes on once a member told what it misses"
         );
     }
-    let hold_own_feed = restored || lost;
-    if hold_own_feed {
+    if restored || lost {
         mesh::core::hold_own_feed(&mut replica);
     }
     for (node, addrs) in &addrs {
@@ -259,7 +256,7 @@ async fn open_replica(
     replica.shelf_mut().commit()?;
     let now = AboutMesh { mesh: replica.mesh(), founder: replica.founder(), members: Vec::new() };
     now.write(&options.data_dir, about)?;
-    Ok(OpenedReplica { replica, bootstrap, hold_own_feed, addrs })
+    Ok(OpenedReplica { replica, bootstrap, addrs })
 }
 
 fn sandbox(options: &UpOptions) -> SandboxKind {
@@ -282,7 +279,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let existing = Replica::open(opened.shelf);
     let about = AboutMesh::read(&options.data_dir);
     let (net, net_events) = start_net(&options, &key, existing.as_ref().ok(), about.as_ref())?;
-    let OpenedReplica { replica, bootstrap, hold_own_feed, addrs } =
+    let OpenedReplica { replica, bootstrap, addrs } =
         open_replica(existing, about, &net, (&key, &name), &options).await?;
     let mesh_id = replica.mesh();
     let quota = BlobsConfig { quota_bytes: options.blob_quota_bytes.unwrap_or(QUOTA_BYTES) };
@@ -293,7 +290,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     offer.addrs = listening(&net).await;
     let accept = AcceptFile::read(&options.data_dir)?;
     offer.accepts = accepting::resolve(&accept, replica.roster(), me, sandbox).0;
-    let config = Config { seed: random()?, incarnation: now_ms(), hold_own_feed, retention: options.retention, offer };
+    let config = Config { seed: random()?, incarnation: now_ms(), retention: options.retention, offer };
     let core = Core::new(key, replica, config, driver::now());
     let (core, effects) = CoreHandle::start(core);
     let voice = net.clone();

@@ -104,10 +104,7 @@ impl RedbShelf {
             }
             Err(error) => return Err(Unopened::by(path, error.into())),
         };
-        let known = match Self::schema(&db).map_err(|error| Unopened::by(path, error))? {
-            Some(known) => known,
-            None => Self::prepare(&db).map_err(|error| Unopened::by(path, error))?,
-        };
+        let known = Self::schema(&db).map_err(|error| Unopened::by(path, error))?;
         if known > SCHEMA {
             return Err(Unopened::Refused(anyhow::anyhow!(
                 "{} was written by a newer v6 (schema {known}, this one knows {SCHEMA}): start that version again",
@@ -118,8 +115,28 @@ impl RedbShelf {
         Ok(Open { db, read })
     }
 
+    /// The schema's version. Tables that are missing are made; else nothing is written, for the disk may be full.
+    fn schema(db: &Database) -> Result<u64, redb::Error> {
+        if let Some(known) = Self::known_schema(db)? {
+            return Ok(known);
+        }
+        let mut write = db.begin_write()?;
+        write.set_quick_repair(true);
+        for table in Table::ALL {
+            write.open_table(definition(table))?;
+        }
+        {
+            let mut meta = write.open_table(definition(Table::Meta))?;
+            if meta.get(SCHEMA_ROW)?.is_none() {
+                meta.insert(SCHEMA_ROW, &SCHEMA.to_be_bytes()[..])?;
+            }
+        }
+        write.commit()?;
+        Ok(Self::known_schema(db)?.unwrap_or(SCHEMA))
+    }
+
     /// The schema's version, once all tables are there.
-    fn schema(db: &Database) -> Result<Option<u64>, redb::Error> {
+    fn known_schema(db: &Database) -> Result<Option<u64>, redb::Error> {
         let read = db.begin_read()?;
         for table in Table::ALL {
             match read.open_table(definition(table)) {
@@ -130,25 +147,6 @@ impl RedbShelf {
         let meta = read.open_table(definition(Table::Meta))?;
         let row = meta.get(SCHEMA_ROW)?;
         Ok(row.and_then(|row| row.value().try_into().ok()).map(u64::from_be_bytes))
-    }
-
-    /// Makes the tables; answers the schema's version.
-    fn prepare(db: &Database) -> Result<u64, redb::Error> {
-        let mut write = db.begin_write()?;
-        write.set_quick_repair(true);
-        for table in Table::ALL {
-            write.open_table(definition(table))?;
-        }
-        let version = {
-            let mut meta = write.open_table(definition(Table::Meta))?;
-            let known = meta.get(SCHEMA_ROW)?.and_then(|row| row.value().try_into().ok()).map(u64::from_be_bytes);
-            if known.is_none() {
-                meta.insert(SCHEMA_ROW, &SCHEMA.to_be_bytes()[..])?;
-            }
-            known.unwrap_or(SCHEMA)
-        };
-        write.commit()?;
-        Ok(version)
     }
 
     fn read(&self) -> &ReadTransaction {
@@ -166,6 +164,9 @@ impl RedbShelf {
     ///
     /// # Errors
     /// The store cannot be written (a full disk, say).
+    ///
+    /// # Panics
+    /// The store turns out to be damaged when it is opened anew: as with a read that fails, the node has to end.
     pub fn commit(&mut self) -> anyhow::Result<()> {
         if self.fresh.is_empty() && self.open.is_some() {
             return Ok(());
@@ -175,7 +176,7 @@ impl RedbShelf {
             None => match Self::open_file(&self.path) {
                 Ok(open) => open,
                 Err(Unopened::Refused(error)) => return Err(error),
-                Err(Unopened::Damaged(reason)) => anyhow::bail!("the store is damaged: {reason}"),
+                Err(Unopened::Damaged(reason)) => panic!("the store is damaged: {reason}"),
             },
         };
         Self::write(&mut open, &self.fresh)?;

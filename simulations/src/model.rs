@@ -167,8 +167,19 @@ fn name(bytes: &[u8]) -> String {
 
 /// Whether a message arrives at once: its order beside others is not looked at.
 fn is_chatter(bytes: &[u8]) -> bool {
-    let looked_at = ["Bundles", "Call", "Prepare", "Promise", "Propose", "Vote", "Outvoted"];
-    !looked_at.contains(&name(bytes).as_str())
+    use Msg::{Bundles, Call, Outvoted, Prepare, Promise, Propose, Vote};
+    !matches!(
+        Msg::decode(bytes),
+        Some(
+            Bundles { .. }
+                | Call { .. }
+                | Prepare { .. }
+                | Promise { .. }
+                | Propose { .. }
+                | Vote { .. }
+                | Outvoted { .. }
+        )
+    )
 }
 
 impl State {
@@ -260,7 +271,7 @@ impl Protocol {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let keys: [SigningKey; NODES] = std::array::from_fn(|_| SigningKey::from_bytes(&rng.random()));
         let shared = Shared::default();
-        let (founded, _) = crate::world::found(&keys, &shared, &mut rng);
+        let (founded, _) = crate::world::founding::found(&keys, &shared, &mut rng);
         let id = |at: usize| NodeId(keys[at].verifying_key().to_bytes());
         let replica = Replica::open(founded.clone()).expect("just founded");
         let person = replica.roster().person(&id(0)).expect("a member");
@@ -318,7 +329,6 @@ impl Protocol {
         let config = Config {
             seed: [u8::try_from(at).unwrap_or(9); 32],
             incarnation: WALL_MS + member.starts,
-            hold_own_feed: false,
             retention: Retention::default(),
             offer: Offer {
                 slots: u32::from(at > 0),

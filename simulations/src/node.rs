@@ -190,17 +190,20 @@ impl Node {
     /// Starts a process over the rows that are there; `hold` if they may lack something of its own feed.
     pub(crate) fn start(&mut self, at_us: u64, hold: bool) {
         let disk = self.disk.take().expect("it does not run");
-        self.start_with(at_us, hold, Replica::open(disk).expect("its rows hold a mesh"));
+        let mut replica = Replica::open(disk).expect("its rows hold a mesh");
+        if hold {
+            mesh::core::hold_own_feed(&mut replica);
+        }
+        self.start_with(at_us, replica);
     }
 
     /// The same over rows that were read already.
-    pub(crate) fn start_with(&mut self, at_us: u64, hold: bool, replica: Replica<Disk>) {
+    pub(crate) fn start_with(&mut self, at_us: u64, replica: Replica<Disk>) {
         self.disk = None;
         let now = self.clock(at_us);
         let config = Config {
             seed: self.rng.random(),
             incarnation: now.wall_ms.max(WALL_MS) + u64::from(self.epoch),
-            hold_own_feed: hold,
             retention: self.retention,
             offer: self.offer.clone(),
         };

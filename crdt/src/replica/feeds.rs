@@ -202,23 +202,16 @@ impl<S: Shelf> Replica<S> {
         true
     }
 
-    /// A proof that an author forked its feed, if one is known.
+    /// The proof of an author's first fork, if one is known.
     #[must_use]
     pub fn fork_of(&self, author: &NodeId) -> Option<ForkProof> {
-        self.forks().into_iter().find(|proof| proof.author == *author)
+        self.shelf.scan(Table::Forks, &author.0, &author.0, 1).first().and_then(|(_, row)| fork_of_row(row))
     }
 
     /// The proofs that are known.
     #[must_use]
     pub fn forks(&self) -> Vec<ForkProof> {
-        let rows = self.shelf.all(Table::Forks, &[]);
-        rows.iter()
-            .filter_map(|(_, row)| cbor::decode::<(NodeId, u64, Vec<serde_bytes::ByteBuf>)>(row).ok())
-            .filter_map(|(author, seq, branches)| {
-                let branches: Vec<Bytes> = branches.into_iter().map(|b| b.into_vec().into()).collect();
-                Some(ForkProof { author, seq, branches: branches.try_into().ok()? })
-            })
-            .collect()
+        self.shelf.all(Table::Forks, &[]).iter().filter_map(|(_, row)| fork_of_row(row)).collect()
     }
 
     /// Rewinds a feed to before its fork. Both branches stay as evidence; nothing after them counts anywhere.
@@ -255,4 +248,10 @@ impl<S: Shelf> Replica<S> {
         self.waiting.retain(|(a, _), _| *a != author);
         self.rebuild_author(author, docs);
     }
+}
+
+fn fork_of_row(row: &[u8]) -> Option<ForkProof> {
+    let (author, seq, branches): (NodeId, u64, Vec<serde_bytes::ByteBuf>) = cbor::decode(row).ok()?;
+    let branches: Vec<Bytes> = branches.into_iter().map(|b| b.into_vec().into()).collect();
+    Some(ForkProof { author, seq, branches: branches.try_into().ok()? })
 }

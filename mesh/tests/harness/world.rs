@@ -380,13 +380,7 @@ impl World {
         let seed = self.rng.random();
         let node = &mut self.nodes[at];
         let replica = Replica::open(node.shelf.clone()).expect("the shelf holds a mesh");
-        let config = Config {
-            seed,
-            incarnation: now.wall_ms,
-            hold_own_feed: false,
-            retention: self.retention,
-            offer: node.offer.clone(),
-        };
+        let config = Config { seed, incarnation: now.wall_ms, retention: self.retention, offer: node.offer.clone() };
         node.core = Some(Core::new(node.key.clone(), replica, config, now));
         self.input(at, Input::Wake);
     }

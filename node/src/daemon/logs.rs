@@ -314,7 +314,8 @@ impl Reader {
             let runs = self.look().await.map(|(runs, ..)| runs).unwrap_or_default();
             let Some(now) = runs.into_iter().find(|r| r.key == run.key && r.owner == run.owner) else { return Ok(()) };
             // A disk that came from a backup may lack what this node itself once wrote.
-            if now.owner != self.shared.me || now.over {
+            let is_lacking = now.over && (now.log.is_some() || log.len() == 0);
+            if now.owner != self.shared.me || is_lacking {
                 match &now.log {
                     Some(whole) => self.complete(&log, whole, &now).await?,
                     None => self.catch_up(&now).await,

@@ -157,12 +157,16 @@ fn growth(jobs: u32) -> anyhow::Result<Vec<Grown>> {
 }
 
 /// Time of the processor that this process took, microseconds.
+#[cfg(target_os = "linux")]
+#[allow(clippy::cast_precision_loss, reason = "microseconds of a process")]
 fn cpu_us() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-    // A hundred a second on Linux.
-    Some(ticks * 10_000.0)
+    let taken = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Some(taken.tv_sec as f64 * 1e6 + taken.tv_nsec as f64 / 1e3)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn cpu_us() -> Option<f64> {
+    None
 }
 
 fn growth_table(grown: &[Grown], text: &mut String) -> anyhow::Result<()> {
@@ -212,22 +216,20 @@ fn curves(path: &Path, what: &str, lines: &[(&str, Vec<(u32, f64)>)]) -> anyhow:
     Ok(())
 }
 
-/// What a row names as `N x PEER`.
+/// Of each row with a time of V6 and of peers: V6's, in times of each peer's.
 fn ratios_of(rows: &[Value]) -> Vec<(String, f64)> {
     let mut found = Vec::new();
     for row in rows {
-        let words = row["measured"]
-            .as_str()
+        let numbers: Vec<(&str, f64)> = row["numbers"]
+            .as_array()
             .into_iter()
-            .chain(row["peers"].as_array().into_iter().flatten().filter_map(Value::as_str));
-        for part in words.flat_map(|words| words.split([',', ';', ':'])) {
-            let Some((number, peer)) = part.split_once(['×', 'x']) else { continue };
-            let number = number.split_whitespace().last().and_then(|number| number.parse().ok());
-            let peer: String = peer.trim().chars().take_while(|c| c.is_alphanumeric()).collect();
-            if let (Some(number), false) = (number, peer.is_empty()) {
-                found.push((format!("{} / {peer}", row["name"].as_str().unwrap_or_default()), number));
-            }
-        }
+            .flatten()
+            .filter_map(|pair| Some((pair[0].as_str()?.strip_suffix("_s")?, pair[1]["median"].as_f64()?)))
+            .collect();
+        let Some((_, ours)) = numbers.iter().find(|(name, _)| *name == "v6") else { continue };
+        let peers = numbers.iter().filter(|(name, median)| *name != "v6" && *median > 0.0);
+        let row = row["name"].as_str().unwrap_or_default();
+        found.extend(peers.map(|(peer, theirs)| (format!("{row} / {peer}"), ours / theirs)));
     }
     found
 }

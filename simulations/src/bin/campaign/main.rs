@@ -3,18 +3,6 @@
 //! What was acknowledged and what was read is written down, and compared in the end with what there is.
 
 #[cfg(target_os = "linux")]
-mod faults;
-#[cfg(target_os = "linux")]
-mod history;
-#[cfg(target_os = "linux")]
-mod host;
-#[cfg(target_os = "linux")]
-mod judge;
-#[cfg(target_os = "linux")]
-mod lan;
-#[cfg(target_os = "linux")]
-mod load;
-#[cfg(target_os = "linux")]
 mod run;
 
 use std::process::ExitCode;

@@ -1,5 +1,12 @@
 //! The campaign from beginning to end.
 
+mod faults;
+mod history;
+mod host;
+mod judge;
+mod lan;
+mod load;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -10,12 +17,12 @@ use anyhow::{Context, bail};
 use serde_json::json;
 
 use crate::Args;
-use crate::faults::{Faults, KINDS};
-use crate::history::History;
-use crate::host::Host;
-use crate::judge::{self, Judgement};
-use crate::lan::Lan;
-use crate::load::Person;
+use faults::{Faults, KINDS};
+use history::History;
+use host::Host;
+use judge::Judgement;
+use lan::Lan;
+use load::Person;
 
 /// Patience with jobs that are not over when everything is well again; and more for each minute of load.
 const SETTLE_S: u64 = 150;

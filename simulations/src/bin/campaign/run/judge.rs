@@ -8,13 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::history::{Bytes, History, Job};
-use crate::host::Host;
+use super::history::{Bytes, History, Job};
+use super::host::Host;
 
 /// Time until slots are free and states agree, once all jobs are over.
 const AGREE_MAX: Duration = Duration::from_secs(60);
-/// Details that are printed of each kind.
-const DETAILS_MAX: usize = 40;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -60,7 +58,6 @@ pub(crate) fn judge(hosts: &[Host], history: &History, patience: Duration, ends:
     agree(hosts, history, &mut found);
     each_job(hosts, history, &jobs, &mut found);
     ideas(hosts, history, &mut found);
-    found.lost.truncate(DETAILS_MAX.max(found.lost.len().min(1_000)));
     found
 }
 
@@ -79,13 +76,11 @@ fn open_jobs<'a>(
             continue;
         }
         let rows = host.v6(&["jobs", "--json"]).json();
-        let mut states: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
-        for row in rows.as_ref().and_then(Value::as_array).into_iter().flatten() {
-            let reason = row["reason"].as_str().unwrap_or_default();
-            states.insert(row["id"].as_str().unwrap_or_default(), (row["state"].as_str().unwrap_or_default(), reason));
-        }
+        let rows = rows.as_ref().and_then(Value::as_array).into_iter().flatten();
+        let states: BTreeMap<&str, &str> =
+            rows.filter_map(|row| Some((row["id"].as_str()?, row["state"].as_str()?))).collect();
         for job in ours {
-            let Some((state, _)) = states.get(job.id.as_str()) else {
+            let Some(state) = states.get(job.id.as_str()) else {
                 if !history.is_excused(job.host, job.at, job.durable_on) {
                     last.insert(job.id.clone(), "unknown".into());
                     open.push(job);
@@ -106,8 +101,8 @@ fn open_jobs<'a>(
 }
 
 fn waits_for_a_person(host: &Host, job: &Job) -> bool {
-    let shown = host.v6(&["job", "explain", &job.id, "--json"]);
-    String::from_utf8_lossy(&shown.stdout).contains("person")
+    let why = host.v6(&["job", "explain", &job.id, "--json"]).json().unwrap_or_default();
+    why["summary"].as_str().is_some_and(|summary| summary.contains("waits for a person"))
 }
 
 /// Waits until all slots are free and all nodes hold the same.
@@ -232,7 +227,7 @@ fn exact(host: &Host, job: &Job, task: &Value, expected: &Bytes) -> Result<(), S
             got.length, expected.length
         ));
     }
-    if !logs.stderr.starts_with(&job.expected.stderr) {
+    if logs.stderr != job.expected.stderr {
         return Err(format!("stderr of task {index}: {:?}", logs.complaint()));
     }
     if let Some((name, text)) = &job.expected.file {

@@ -11,9 +11,9 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::history::History;
-use crate::host::{Host, faketime};
-use crate::lan::{Way, Ways};
+use super::history::History;
+use super::host::{Host, faketime};
+use super::lan::{Way, Ways};
 
 /// All kinds of faults: what `--faults` takes.
 pub(crate) const KINDS: [(&str, &str); 17] = [
@@ -214,17 +214,16 @@ impl Faults {
             }
             "skew" | "clock-jump" => {
                 anyhow::ensure!(faketime().is_some(), "libfaketime is missing: apt-get install libfaketime");
-                let jumps = kind == "clock-jump";
-                let Some(host) = self.free(|host| host.skewed().is_some() == jumps) else {
-                    // When all clocks are off there is none left to set.
-                    return Ok(!jumps && self.hosts.iter().all(|host| host.skewed().is_some()));
-                };
+                // A clock that jumps is one that is off already, if there is one.
+                let is_off = |host: &Host| host.skewed().is_some();
+                let jumping = if kind == "clock-jump" { self.free(is_off) } else { None };
+                let Some(host) = jumping.or_else(|| self.free(|_| true)) else { return Ok(false) };
                 let skew_s = self.rng.random_range(-7_200..7_200);
-                if !jumps {
+                if jumping.is_some() {
+                    self.hosts[host].skew(skew_s);
+                } else {
                     self.hosts[host].kill();
-                }
-                self.hosts[host].skew(skew_s);
-                if !jumps {
+                    self.hosts[host].skew(skew_s);
                     self.start(host);
                 }
             }

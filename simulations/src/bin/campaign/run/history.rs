@@ -13,7 +13,7 @@ pub(crate) struct Expected {
     pub(crate) tasks: u32,
     /// stdout of each task, or a length and a hash of it.
     pub(crate) stdout: Vec<Bytes>,
-    /// stderr of each task, without what the sandbox says.
+    /// stderr of each task.
     pub(crate) stderr: Vec<u8>,
     /// A file among its artifacts and what is in it.
     pub(crate) file: Option<(&'static str, String)>,

@@ -8,8 +8,8 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::history::{Bytes, Expected, History, Idea, Job};
-use crate::host::Host;
+use super::history::{Bytes, Expected, History, Idea, Job};
+use super::host::Host;
 
 /// Lines of a long stream: eight bytes each, ten megabytes in all.
 const STREAM_LINES: u64 = 1_310_720;
