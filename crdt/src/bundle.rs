@@ -4,10 +4,11 @@
 //! later while the chain still verifies. Whether a bundle fits its feed is decided in [`crate::replica`].
 
 use bytes::Bytes;
-use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
+use ed25519_dalek::{Signature, Verifier, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
+use crate::Signer;
 use crate::cbor;
 use crate::doc::{DocId, DocKind, Key, KeyError};
 use crate::ids::{BundleHash, MeshId, NodeId, NoteId};
@@ -19,7 +20,7 @@ use crate::notebook::{self, NoteRefusal};
 pub const DOMAIN: &str = "v6/bundle/1";
 
 /// How a change is to be read. The number is part of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum ChangeKind {
     /// A register's key and value.
@@ -39,7 +40,7 @@ impl ChangeRef {
 }
 
 /// One change as its author states it, before it is put into a bundle.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The document that it changes.
     pub doc: DocId,
@@ -119,7 +120,8 @@ pub enum Body {
 }
 
 /// A bundle whose signature, format and grammar hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ByteBuf", into = "ByteBuf")]
 pub struct Bundle {
     /// What is signed.
     pub header: Header,
@@ -161,20 +163,34 @@ pub enum BundleError {
     Note(usize, NoteRefusal),
 }
 
+impl From<Bundle> for ByteBuf {
+    fn from(bundle: Bundle) -> Self {
+        Self::from(bundle.wire.to_vec())
+    }
+}
+
+impl TryFrom<ByteBuf> for Bundle {
+    type Error = BundleError;
+
+    fn try_from(wire: ByteBuf) -> Result<Self, BundleError> {
+        Self::decode(wire.into_vec().into())
+    }
+}
+
 impl Bundle {
     /// Signs changes as the bundle `seq` of the author's feed.
     ///
     /// The caller keeps within [`BUNDLE_CHANGES_MAX`] and [`BUNDLE_BYTES_MAX`].
     #[must_use]
-    pub fn sign(key: &SigningKey, mesh: MeshId, seq: u64, prev: BundleHash, hlc: u64, changes: &[Change]) -> Self {
-        let author = NodeId(key.verifying_key().to_bytes());
+    pub fn sign(signer: &dyn Signer, mesh: MeshId, seq: u64, prev: BundleHash, hlc: u64, changes: &[Change]) -> Self {
+        let author = signer.node();
         let refs: Vec<ChangeRef> = changes
             .iter()
             .map(|c| ChangeRef { doc: c.doc, kind: c.kind, hash: *blake3::hash(&c.body).as_bytes() })
             .collect();
         let header = Header { mesh, author, seq, prev, hlc, changes: refs };
         let bytes = header.encode();
-        let signature = key.sign(&bytes).to_bytes();
+        let signature = signer.sign(&bytes);
         let hash = BundleHash(*blake3::hash(&bytes).as_bytes());
         let bodies = changes.iter().map(|c| Some(ByteBuf::from(c.body.to_vec()))).collect();
         let wire = cbor::encode(&WireBundle(ByteBuf::from(bytes), ByteArray::new(signature), bodies)).into();
@@ -367,6 +383,8 @@ fn read_body(at: usize, author: NodeId, doc: DocId, kind: ChangeKind, raw: &[u8]
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::SigningKey;
+
     use super::*;
     use crate::ids::JobId;
 
@@ -426,7 +444,7 @@ mod tests {
         let changes = vec![ChangeRef { doc, kind: ChangeKind::Notebook, hash }];
         let header = Header { mesh: MeshId([9; 32]), author, seq: 1, prev: BundleHash::ZERO, hlc: 5, changes };
         let bytes = header.encode();
-        let signature = ByteArray::new(key.sign(&bytes).to_bytes());
+        let signature = ByteArray::new(Signer::sign(&key, &bytes));
         cbor::encode(&WireBundle(ByteBuf::from(bytes), signature, vec![Some(ByteBuf::from(body.to_vec()))])).into()
     }
 

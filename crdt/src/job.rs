@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 pub use fold::{Attempt, AttemptState, JobState, Segment, TaskState, Waiting, rendezvous};
 pub use seal::{Origin, Seal, SealedRun};
+use serde::{Deserialize, Serialize};
 pub use values::{
     Accept, ArtifactList, ArtifactRef, Basis, CheckpointRef, Claim, Control, ControlOp, Exit, JobSpec, LogRef, Lost,
     Outcome, RunReport, TaskReport, Voter, job_id_of_key, job_id_of_nonce,
@@ -35,7 +36,7 @@ pub struct Written<T> {
 }
 
 /// Which claim: attempt, range and owner. Its order is the fencing order within a range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClaimId {
     /// Attempt, from 1.
     pub attempt: u32,

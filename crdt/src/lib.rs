@@ -19,12 +19,24 @@ pub mod ticket;
 
 pub use ed25519_dalek::SigningKey;
 
-use ed25519_dalek::{Signature, Signer, Verifier, VerifyingKey};
+use ed25519_dalek::{Signature, Verifier, VerifyingKey};
 
-/// Signs bytes; the first field of what they encode names what they are.
-#[must_use]
-pub fn sign(key: &SigningKey, message: &[u8]) -> [u8; 64] {
-    key.sign(message).to_bytes()
+/// Signs for a node: its key, or what stands for it where a recording is played back.
+pub trait Signer: std::fmt::Debug + Send + Sync {
+    /// The node that it signs for.
+    fn node(&self) -> ids::NodeId;
+    /// Signs bytes; the first field of what they encode names what they are.
+    fn sign(&self, message: &[u8]) -> [u8; 64];
+}
+
+impl Signer for SigningKey {
+    fn node(&self) -> ids::NodeId {
+        ids::NodeId(self.verifying_key().to_bytes())
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        ed25519_dalek::Signer::sign(self, message).to_bytes()
+    }
 }
 
 /// Whether a node signed these bytes.

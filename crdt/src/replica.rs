@@ -8,6 +8,7 @@ mod counts;
 mod docs;
 mod extracts;
 mod feeds;
+mod memory;
 mod open;
 mod prune;
 mod rows;
@@ -15,13 +16,14 @@ mod rows;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use ed25519_dalek::SigningKey;
 
 pub use feeds::{Feed, ForkProof, Tail};
+pub use memory::Memory;
 pub use open::FoundingWords;
 pub use prune::{Checkpoint, Pruned};
 pub use rows::JobRow;
 
+use crate::Signer;
 use crate::bundle::{Body, Bundle, Change};
 use crate::doc::{DocId, DocKind, Key};
 use crate::ids::{BundleHash, JobId, MeshId, NodeId};
@@ -173,17 +175,17 @@ impl<S: Shelf> Replica<S> {
         }
     }
 
-    /// Signs `changes` as the next bundle of `key`'s feed and takes it in.
+    /// Signs `changes` as the next bundle of the signer's feed and takes it in.
     ///
     /// The caller makes the rows durable before anybody else sees the bundle.
     ///
-    /// The caller asks first whether the key's own feed is frozen ([`Feed::frozen`]): then it must not write.
-    pub fn append(&mut self, key: &SigningKey, wall_ms: u64, changes: &[Change]) -> (Bundle, Applied) {
-        let me = NodeId(key.verifying_key().to_bytes());
+    /// The caller asks first whether the signer's own feed is frozen ([`Feed::frozen`]): then it must not write.
+    pub fn append(&mut self, signer: &dyn Signer, wall_ms: u64, changes: &[Change]) -> (Bundle, Applied) {
+        let me = signer.node();
         let (seq, prev) = self.feeds.get(&me).map_or((0, BundleHash::ZERO), |feed| (feed.seq, feed.hash));
         self.hlc = (self.hlc + 1).max(wall_ms << 16);
         let mesh = if seq == 0 && me == self.founder && self.feeds.is_empty() { MeshId::ZERO } else { self.mesh };
-        let bundle = Bundle::sign(key, mesh, seq + 1, prev, self.hlc, changes);
+        let bundle = Bundle::sign(signer, mesh, seq + 1, prev, self.hlc, changes);
         if let Ingest::Applied(applied) = self.ingest(bundle.clone(), wall_ms) {
             return (bundle, applied);
         }

@@ -11,6 +11,7 @@ mod explain;
 mod flush;
 mod lease;
 mod market;
+mod memory;
 mod once;
 mod retain;
 mod settle;
@@ -19,7 +20,7 @@ mod sync;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crdt::SigningKey;
+use crdt::Signer;
 use crdt::doc::{DocId, TaskRange};
 use crdt::ids::{JobId, NodeId};
 use crdt::job::{Basis, ClaimId};
@@ -28,15 +29,17 @@ use crdt::replica::Replica;
 use crdt::shelf::{Shelf, Table};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 pub use explain::{Explanation, OfferView};
+pub use memory::Memory;
 
 use crate::io::{Config, Effect, Effects, Input};
 use crate::offer::{Durations, Lack, Offer};
 use crate::time::{Now, Time};
 
 /// A member that is or was connected.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Peer {
     connected: bool,
     /// When it was last connected.
@@ -52,7 +55,7 @@ struct Peer {
 }
 
 /// An offer that is known.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct KnownOffer {
     offer: Arc<Offer>,
     /// When its newest number came.
@@ -60,7 +63,7 @@ struct KnownOffer {
 }
 
 /// What a node did for a call of which it is part.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Called {
     by: NodeId,
     range: TaskRange,
@@ -71,7 +74,7 @@ struct Called {
 }
 
 /// A call of ours.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Call {
     attempt: u32,
     range: TaskRange,
@@ -85,7 +88,7 @@ struct Call {
 }
 
 /// A claim of ours that is not over.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Held {
     at: Time,
     estimate_us: u64,
@@ -96,7 +99,7 @@ struct Held {
     report_due: Option<Time>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     Waiting,
     Running { since: Time },
@@ -104,14 +107,14 @@ enum Phase {
 }
 
 /// A claim of somebody else that we watch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Watch {
     since: Time,
     start_by_ms: u64,
 }
 
 /// An acknowledgement that waits for a receipt.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct WaitingAck {
     request: u64,
     seq: u64,
@@ -119,7 +122,7 @@ struct WaitingAck {
     warnings: Vec<Option<String>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Securing {
     Asked(Time),
     Held,
@@ -129,7 +132,7 @@ enum Securing {
 /// One node's decisions.
 #[derive(Debug, Clone)]
 pub struct Core<S> {
-    key: SigningKey,
+    signer: Arc<dyn Signer>,
     me: NodeId,
     config: Config,
     rng: ChaCha8Rng,
@@ -210,8 +213,8 @@ pub fn hold_own_feed<S: Shelf>(replica: &mut Replica<S>) {
 impl<S: Shelf> Core<S> {
     /// A core over what its replica holds. `now` is the time of its start.
     #[must_use]
-    pub fn new(key: SigningKey, replica: Replica<S>, config: Config, now: Now) -> Self {
-        let me = NodeId(key.verifying_key().to_bytes());
+    pub fn new(signer: impl Signer + 'static, replica: Replica<S>, config: Config, now: Now) -> Self {
+        let me = signer.node();
         let hold_own_feed = replica.shelf().get(Table::Meta, HOLD_ROW).is_some();
         let mut offer = config.offer.clone();
         offer.incarnation = config.incarnation;
@@ -220,7 +223,7 @@ impl<S: Shelf> Core<S> {
         let gossip_seq = replica.feeds().get(&me).map_or(0, |feed| feed.seq);
         let mut core = Self {
             me,
-            key,
+            signer: Arc::new(signer),
             rng: ChaCha8Rng::from_seed(config.seed),
             config,
             replica,

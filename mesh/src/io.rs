@@ -7,13 +7,14 @@ use crdt::bundle::{Bundle, Change};
 use crdt::doc::DocId;
 use crdt::ids::{JobId, MeshId, NodeId};
 use crdt::job::{ArtifactList, ArtifactRef, CheckpointRef, ClaimId, Exit, JobSpec, LogRef};
+use serde::{Deserialize, Serialize};
 
 use crate::limits::{HISTORY_BYTES_MAX, RETENTION_MS};
 use crate::msg::Msg;
 use crate::offer::Offer;
 
 /// What a core is told once.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     /// Seed of the core's random draws.
     pub seed: [u8; 32],
@@ -26,7 +27,7 @@ pub struct Config {
 }
 
 /// How long the history of finished jobs stays: this node seals the jobs that it submitted when either bound is met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
     /// Time since a job ended.
     pub keep_ms: u64,
@@ -41,7 +42,7 @@ impl Default for Retention {
 }
 
 /// An input.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Input {
     /// A member is connected.
     Connected(NodeId),
@@ -155,10 +156,10 @@ impl Input {
 }
 
 /// What a message holds, decoded and its signatures verified. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Verified(pub(crate) Content);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Content {
     Bundles {
         bundles: Arc<[Bundle]>,
@@ -202,7 +203,7 @@ impl Verified {
 }
 
 /// A wish.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Command {
     /// Submit jobs; ids are given by the driver (random, or of the key).
     Submit(Vec<(JobId, JobSpec)>),

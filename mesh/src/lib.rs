@@ -5,6 +5,7 @@
 //! another generator than the one that was seeded. The same inputs at the same times give the same effects.
 
 pub mod core;
+pub mod field_log;
 pub mod io;
 pub mod limits;
 pub mod msg;

@@ -209,10 +209,10 @@ pub struct SignedOffer {
 impl SignedOffer {
     /// Signs an offer.
     #[must_use]
-    pub fn sign(mesh: MeshId, key: &crdt::SigningKey, offer: &Offer) -> Self {
-        let node = NodeId(key.verifying_key().to_bytes());
+    pub fn sign(mesh: MeshId, signer: &dyn crdt::Signer, offer: &Offer) -> Self {
+        let node = signer.node();
         let bytes = cbor::encode(offer);
-        let signature = crdt::sign(key, &Self::message(mesh, node, &bytes));
+        let signature = signer.sign(&Self::message(mesh, node, &bytes));
         Self { node, offer: bytes, signature: signature.to_vec() }
     }
 
@@ -234,7 +234,7 @@ impl SignedOffer {
 }
 
 /// How long tasks of a command take, as an exponentially weighted mean.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Durations {
     means_us: BTreeMap<u64, u64>,
 }

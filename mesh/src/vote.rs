@@ -78,7 +78,7 @@ pub fn majority(voters: usize) -> usize {
 }
 
 /// Where a proposer is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Stage {
     Preparing(BTreeMap<NodeId, Option<(Ballot, Choice)>>),
     Proposing(Choice, BTreeSet<NodeId>),
@@ -95,7 +95,7 @@ pub enum Ask {
 }
 
 /// A node that wants its claim to be the one. Volatile: whoever forgets it begins anew with a higher ballot.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Proposal {
     voters: Vec<NodeId>,
     wanted: Choice,

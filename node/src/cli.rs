@@ -7,6 +7,7 @@
 
 mod bench;
 mod blob;
+mod debug;
 mod docs;
 mod follow;
 mod get;
@@ -123,7 +124,7 @@ enum Command {
     Mirror(later::MirrorCommand),
     /// Record what a node sees
     #[command(subcommand)]
-    Debug(later::DebugCommand),
+    Debug(debug::DebugCommand),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -245,6 +246,7 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<ExitCode> {
         Command::Feed(command) => docs::feed(command, client).await,
         Command::Note(command) => docs::note(command, client).await,
         Command::Blob(command) => blob::main(command, client).await,
+        Command::Debug(command) => debug::main(command, client).await,
         Command::Top(args) => top::main(args, client).await,
         other => Err(UsageError(format!("{other:?} asks no node")).into()),
     }

@@ -12,6 +12,7 @@ mod join;
 mod logs;
 mod notes;
 mod presence;
+mod recording;
 mod retain;
 mod views;
 
@@ -291,8 +292,8 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let accept = AcceptFile::read(&options.data_dir)?;
     offer.accepts = accepting::resolve(&accept, replica.roster(), me, sandbox).0;
     let config = Config { seed: random()?, incarnation: now_ms(), retention: options.retention, offer };
-    let core = Core::new(key, replica, config, driver::now());
-    let (core, effects) = CoreHandle::start(core);
+    let core = Core::new(key.clone(), replica, config, driver::now());
+    let (core, effects) = CoreHandle::start(core, key);
     let voice = net.clone();
     // Whoever is not connected does not hear it, and is told again in a second.
     let presence = presence::Presence::start(move |to, bytes| drop(voice.send(to, bytes)))?;

@@ -185,6 +185,14 @@ impl RedbShelf {
         Ok(())
     }
 
+    /// All rows that are durable.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        Ok(Snapshot(self.open.as_ref().context("the store cannot be written")?.db.begin_read()?))
+    }
+
     fn write(open: &mut Open, fresh: &BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>) -> anyhow::Result<()> {
         let mut write = open.db.begin_write()?;
         write.set_quick_repair(true);
@@ -215,6 +223,26 @@ impl RedbShelf {
             .take(limit)
             .map(|(key, value)| (key.value().to_vec(), value.value().to_vec()))
             .collect()
+    }
+}
+
+/// All rows as they were at one moment.
+pub struct Snapshot(ReadTransaction);
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Snapshot")
+    }
+}
+
+impl Snapshot {
+    /// The rows of a table, in the order of their keys.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn rows(&self, table: Table) -> anyhow::Result<impl Iterator<Item = anyhow::Result<(Vec<u8>, Vec<u8>)>>> {
+        let rows = self.0.open_table(definition(table))?.range::<&[u8]>(..)?;
+        Ok(rows.map(|row| row.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())).map_err(Into::into)))
     }
 }
 

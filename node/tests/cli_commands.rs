@@ -182,7 +182,6 @@ async fn what_is_not_built_yet_says_so_and_ends_with_2() {
         &["mirror", "status"],
         &["service", "install"],
         &["delegate"],
-        &["debug", "record", "f"],
         &["open", "--print"],
     ] {
         let ended = fixture.v6(args).await;

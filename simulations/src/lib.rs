@@ -10,6 +10,7 @@ mod model;
 mod network;
 mod node;
 mod plan;
+mod replay;
 mod report;
 mod search;
 mod world;
@@ -18,6 +19,7 @@ pub use checks::{INVARIANTS, Violation};
 pub use faults::Fault;
 pub use model::{Checked, check_model};
 pub use plan::{JOBS_MAX, NODES_MAX, Plan, Step, Submit, Wish};
+pub use replay::{Replayed, replay};
 pub use report::{Bystander, Placement, Report};
 pub use search::{MutantFound, mutants, reduce, sweep};
 

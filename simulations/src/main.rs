@@ -51,6 +51,17 @@ enum Command {
     },
     /// Makes a failing run smaller, and prints it as a scenario
     Reduce(RunArgs),
+    /// Plays back what `v6 debug record` wrote of a real node, to the same state
+    Replay {
+        /// The file
+        file: std::path::PathBuf,
+        /// Print what goes into each step and what comes out
+        #[arg(long)]
+        show: bool,
+        /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
     /// Runs a scenario that `reduce` printed
     Scenario {
         /// Its file
@@ -157,6 +168,7 @@ fn carry_out(command: Command) -> anyhow::Result<bool> {
         Command::Sweep(args) => sweep(&args),
         Command::Mutants { seeds, json } => mutants(seeds, json),
         Command::Reduce(args) => reduce(&args),
+        Command::Replay { file, show, json } => replay(&file, show, json),
         Command::Model { faults, states, mutant, json } => model(faults, states, mutant, json),
         Command::Scenario { file, json } => {
             let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
@@ -165,6 +177,40 @@ fn carry_out(command: Command) -> anyhow::Result<bool> {
             show(&simulations::run(plan), json)
         }
     }
+}
+
+fn replay(file: &std::path::Path, show: bool, json: bool) -> anyhow::Result<bool> {
+    let replayed = simulations::replay(file, |number, played| {
+        if show {
+            let now = played.step.now;
+            eprintln!("step {number} at {} us, {} ms of the wall clock", now.mono.0, now.wall_ms);
+            for input in &played.step.inputs {
+                eprintln!("  in   {input:?}");
+            }
+            for effect in &played.effects {
+                eprintln!("  out  {effect:?}");
+            }
+        }
+    })?;
+    if json {
+        println!("{}", serde_json::to_string(&replayed)?);
+    } else {
+        println!(
+            "node {}: {} steps with {} inputs in {} ms; state {}",
+            &replayed.node[..8],
+            replayed.steps,
+            replayed.inputs,
+            replayed.duration_ms,
+            replayed.state_hash
+        );
+        if !replayed.complete {
+            println!("the recording was cut off: what came later is not in it");
+        }
+        if let Some(step) = replayed.diverged_at {
+            println!("step {step} came to something else than was recorded: another version, or a mistake");
+        }
+    }
+    Ok(replayed.diverged_at.is_none())
 }
 
 fn show(report: &Report, json: bool) -> anyhow::Result<bool> {

@@ -125,6 +125,8 @@ pub trait NodeApi: Send + Sync + 'static {
     /// Everything that changes, from the event after `since` on (from now without it). Event ids grow, over a restart too.
     /// When `since` is older than what is kept or unknown, the first event is of kind `reset`: read everything again.
     fn events(&self, since: Option<u64>) -> Answer<'_, Items<Event>>;
+    /// A field log from now on (`mesh::field_log`), until it is dropped or the node stops.
+    fn record(&self) -> Answer<'_, Items<Bytes>>;
     /// What is known about a trace, from every node, oldest first.
     fn trace<'a>(&'a self, id: &'a str) -> Answer<'a, TraceView>;
     /// Metrics in Prometheus' text format 0.0.4.

@@ -119,6 +119,7 @@ fn parts() -> (axum::Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(events::trace))
         .routes(routes!(events::doctor))
         .routes(routes!(events::metrics))
+        .routes(routes!(events::record))
         .routes(routes!(openapi))
         .split_for_parts()
 }

@@ -42,7 +42,7 @@ pub struct Pruned {
 }
 
 /// Where the next steps of the two walks over all rows begin.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Cursors {
     prune: Vec<u8>,
     missing: Vec<u8>,

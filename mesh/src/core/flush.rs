@@ -99,7 +99,7 @@ impl<S: Shelf> Core<S> {
             for change in &changes {
                 self.add_recipients(change, &mut recipients);
             }
-            let (_, applied) = self.replica.append(&self.key, now.wall_ms, &changes);
+            let (_, applied) = self.replica.append(&*self.signer, now.wall_ms, &changes);
             self.after_applied(&applied, out);
             for change in &changes {
                 self.add_recipients(change, &mut recipients);

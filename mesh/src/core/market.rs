@@ -24,7 +24,7 @@ const BUSY_WAITING_MS: u64 = 5_000;
 
 impl<S: Shelf> Core<S> {
     pub(super) fn send_offer(&self, to: NodeId, out: &mut Effects) {
-        let signed = SignedOffer::sign(self.replica.mesh(), &self.key, &self.offer);
+        let signed = SignedOffer::sign(self.replica.mesh(), &*self.signer, &self.offer);
         self.send(to, &Msg::Offer(signed), out);
     }
 
@@ -80,7 +80,7 @@ impl<S: Shelf> Core<S> {
         self.offer_dirty = false;
         self.offer.number += 1;
         self.wake_at(now.mono.plus_ms(every));
-        let signed = SignedOffer::sign(self.replica.mesh(), &self.key, &self.offer);
+        let signed = SignedOffer::sign(self.replica.mesh(), &*self.signer, &self.offer);
         out.push(Effect::Gossip(Msg::Offer(signed).encode()));
     }
 

@@ -6,6 +6,7 @@ use crdt::ids::{JobId, NodeId};
 use crdt::job::{ClaimId, JobSpec, JobState, TaskReport, Voter};
 use crdt::shelf::{Shelf, Table};
 use rand::RngExt;
+use serde::{Deserialize, Serialize};
 
 use super::{Core, Phase};
 use crate::io::Effects;
@@ -19,7 +20,7 @@ use crate::vote::{Ask, Ballot, Choice, Proposal, Vote, majority};
 const STORE_ROW: &[u8] = b"store-number";
 
 /// A proposal under way.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Proposing {
     proposal: Proposal,
     again_at: Time,

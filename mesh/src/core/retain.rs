@@ -9,6 +9,7 @@ use crdt::ids::{JobId, NodeId};
 use crdt::job::{JobState, Seal};
 use crdt::replica::Checkpoint;
 use crdt::shelf::{Shelf, Table};
+use serde::{Deserialize, Serialize};
 
 use super::Core;
 use crate::io::{Effect, Effects, Retention};
@@ -19,7 +20,7 @@ use crate::limits::{
 use crate::time::{Now, Time};
 
 /// Where the passes are.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Retaining {
     /// When the next step is due; `None` before the first.
     at: Option<Time>,

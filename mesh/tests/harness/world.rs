@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crdt::SigningKey;
 use crdt::bundle::Change;
@@ -13,7 +14,8 @@ use crdt::ids::{BlobHash, InviteId, JobId, NodeId};
 use crdt::job::{ArtifactRef, ClaimId, Exit, JobSpec};
 use crdt::replica::{FoundingWords, Replica};
 use crdt::roster::{Admission, Invite, Role};
-use crdt::shelf::MemoryShelf;
+use crdt::shelf::{MemoryShelf, Shelf, Table};
+use mesh::field_log::{self, NotingSigner, Record, frame};
 use mesh::offer::Offer;
 use mesh::{Ack, Command, Config, Core, Effect, Effects, Input, Now, Refusal, Time};
 use rand::{RngExt, SeedableRng};
@@ -66,6 +68,14 @@ pub(crate) struct Node {
     runs: BTreeMap<u64, Run>,
 }
 
+/// A field log of a node under way.
+#[derive(Debug)]
+struct Recording {
+    at: usize,
+    signer: Arc<NotingSigner>,
+    bytes: Vec<u8>,
+}
+
 /// The mesh, its links and its clock.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -81,6 +91,7 @@ pub(crate) struct World {
     pub(crate) sent: Vec<Vec<u8>>,
     /// Whether files that a node asks for ever come.
     pub(crate) files_come: bool,
+    recording: Option<Recording>,
     retention: mesh::Retention,
     queue: BTreeMap<(u64, u64), Event>,
     serial: u64,
@@ -114,6 +125,7 @@ impl World {
             counts: BTreeMap::new(),
             sent: Vec::new(),
             files_come: true,
+            recording: None,
             retention,
             queue: BTreeMap::new(),
             serial: 0,
@@ -224,7 +236,13 @@ impl World {
         let now = self.now_of(at);
         let mut out = Effects::new();
         let Some(core) = self.nodes[at].core.as_mut() else { return };
+        let noted = self.recording.as_mut().filter(|recording| recording.at == at).map(|r| (r, input.clone()));
         core.handle(now, input, &mut out);
+        if let Some((recording, input)) = noted {
+            let (signatures, digest) = (recording.signer.take(), field_log::digest(core));
+            let step = field_log::Step { now, inputs: vec![input], signatures, digest };
+            recording.bytes.extend(frame(&Record::Step(step)));
+        }
         let slots = core.offer().slots as usize;
         let running = core.held().filter(|(_, _, runs)| *runs).count();
         assert!(running <= slots, "node {at} runs {running} claims in {slots} slots");
@@ -232,6 +250,29 @@ impl World {
             self.effect(at, effect);
         }
         self.schedule_wake(at);
+    }
+
+    /// Records a node that runs, from now on.
+    pub(crate) fn record(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let core = node.core.as_mut().expect("it runs");
+        let mut bytes = field_log::MAGIC.to_vec();
+        let (mesh, version) = (core.replica().mesh(), String::new());
+        bytes.extend(frame(&Record::Begin { mesh, node: node.id, version }));
+        for (number, table) in (0..).zip(Table::ALL) {
+            let rows = core.replica().shelf().all(table, &[]).into_iter();
+            let rows = rows.map(|(key, value)| field_log::Row(number, key.into(), value.into()));
+            bytes.extend(frame(&Record::Rows(rows.collect())));
+        }
+        bytes.extend(frame(&Record::Memory(Box::new(core.memory()))));
+        let signer = Arc::new(NotingSigner::new(node.key.clone()));
+        core.set_signer(signer.clone());
+        self.recording = Some(Recording { at, signer, bytes });
+    }
+
+    /// The field log since [`Self::record`].
+    pub(crate) fn recorded(&mut self) -> Vec<u8> {
+        self.recording.take().expect("it was begun").bytes
     }
 
     fn schedule_wake(&mut self, at: usize) {

@@ -3,6 +3,7 @@
 //! It starts this binary several times in temporary directories, on loopback and free ports, and never touches the owner's
 //! node. Every row starts from a mesh of its own. What others need for the same work is measured in the same run, in turns.
 
+mod bystander;
 mod bytes;
 mod faults;
 mod idle;
@@ -75,6 +76,8 @@ enum RowName {
     Batch,
     /// An idle node's memory and time.
     Idle,
+    /// A job's cost to a node without a part in it.
+    Bystander,
     /// A large artifact between two nodes.
     Transfer,
     /// A tree with one changed file.
@@ -166,6 +169,7 @@ async fn measure(name: RowName, plan: &Plan) -> Row {
         RowName::Array => ("array", throughput::array(plan).await),
         RowName::Batch => ("batch", throughput::batch(plan).await),
         RowName::Idle => ("idle", idle::idle(plan).await),
+        RowName::Bystander => ("bystander", bystander::bystander(plan).await),
         RowName::Transfer => ("transfer", bytes::transfer(plan).await),
         RowName::Tree => ("tree", bytes::tree(plan).await),
         RowName::Kill => ("kill", faults::kill(plan).await),

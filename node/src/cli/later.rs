@@ -155,15 +155,6 @@ pub(super) struct MirrorArgs {
     json: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum DebugCommand {
-    /// Record what the node sees into a file
-    Record {
-        /// The file
-        file: PathBuf,
-    },
-}
-
 /// The name of a command that is not built yet.
 pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
     match command {
@@ -175,7 +166,6 @@ pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
         Command::Mcp => Some("v6 mcp"),
         Command::Delegate(_) => Some("v6 delegate"),
         Command::Mirror(_) => Some("v6 mirror"),
-        Command::Debug(_) => Some("v6 debug record"),
         _ => None,
     }
 }

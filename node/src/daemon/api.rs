@@ -16,6 +16,9 @@ use web_gateway::api::*;
 use super::Shared;
 use super::driver::NodeCore;
 
+/// Chunks of a recording between the node and who reads it.
+const RECORDED_CHUNKS: usize = 64;
+
 /// The node as the API sees it.
 pub(super) struct Api(pub(super) Arc<Shared>);
 
@@ -166,6 +169,13 @@ impl NodeApi for Api {
 
     fn events(&self, since: Option<u64>) -> Answer<'_, Items<Event>> {
         Box::pin(async move { Ok(self.0.events.subscribe(since)) })
+    }
+
+    fn record(&self) -> Answer<'_, Items<Bytes>> {
+        let (sink, mut bytes) = tokio::sync::mpsc::channel(RECORDED_CHUNKS);
+        self.0.core.record(sink);
+        let items = futures::stream::poll_fn(move |context| bytes.poll_recv(context));
+        Box::pin(async move { Ok(Box::pin(items) as Items<Bytes>) })
     }
 
     fn trace<'a>(&'a self, id: &'a str) -> Answer<'a, TraceView> {

@@ -7,10 +7,12 @@ use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use crdt::SigningKey;
 use crdt::ids::NodeId;
 use mesh::{Ack, Command, Core, Effect, Input, Now, Refusal, Time};
 use tokio::sync::{mpsc, oneshot};
 
+use super::recording::{Recording, Sink};
 use super::{Shared, exec, find, join, logs, now_ms, retain};
 use crate::blobs::{BoxFuture, BoxedStream, DialError, Dialer};
 use crate::net::{NetEvent, NetHandle, Proto, Verdict};
@@ -32,6 +34,7 @@ enum Message {
     Input(Input),
     Command(Command, oneshot::Sender<Result<Ack, Refusal>>),
     Query(Query),
+    Record(Sink),
     Stop(oneshot::Sender<()>),
 }
 
@@ -50,11 +53,12 @@ pub(crate) fn now() -> Now {
 }
 
 impl CoreHandle {
-    pub(crate) fn start(core: NodeCore) -> (Self, mpsc::Receiver<Effect>) {
+    pub(crate) fn start(core: NodeCore, key: SigningKey) -> (Self, mpsc::Receiver<Effect>) {
         let (inbox, messages) = std_mpsc::sync_channel(INBOX_MAX);
         let (effects, outbox) = mpsc::channel(EFFECTS_MAX);
         let work = move || {
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(core, &messages, &effects))).is_err() {
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(core, &key, &messages, &effects))).is_err()
+            {
                 // A node without a core would look alive and do nothing.
                 eprintln!("v6: the core failed, see above: start the node again; a damaged store will be moved aside");
                 std::process::exit(1);
@@ -92,6 +96,11 @@ impl CoreHandle {
         answer.await.ok()
     }
 
+    /// Records the core from now on; another recording ends.
+    pub(crate) fn record(&self, sink: Sink) {
+        self.send(Message::Record(sink));
+    }
+
     pub(crate) async fn stop(&self) {
         let (reply, done) = oneshot::channel();
         self.send(Message::Stop(reply));
@@ -99,7 +108,8 @@ impl CoreHandle {
     }
 }
 
-fn run(mut core: NodeCore, messages: &std_mpsc::Receiver<Message>, effects: &mpsc::Sender<Effect>) {
+fn run(mut core: NodeCore, key: &SigningKey, messages: &std_mpsc::Receiver<Message>, effects: &mpsc::Sender<Effect>) {
+    let mut recording: Option<Recording> = None;
     let mut replies: BTreeMap<u64, oneshot::Sender<Result<Ack, Refusal>>> = BTreeMap::new();
     let mut next_request = 0;
     loop {
@@ -111,7 +121,7 @@ fn run(mut core: NodeCore, messages: &std_mpsc::Receiver<Message>, effects: &mps
             Err(std_mpsc::RecvTimeoutError::Timeout) => None,
             Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
         };
-        let (mut inputs, mut stopped) = (Vec::new(), None);
+        let (mut inputs, mut stopped, mut record) = (Vec::new(), None, None);
         let more = std::iter::from_fn(|| messages.try_recv().ok()).take(BATCH_MAX);
         for message in first.into_iter().chain(more) {
             match message {
@@ -122,12 +132,26 @@ fn run(mut core: NodeCore, messages: &std_mpsc::Receiver<Message>, effects: &mps
                     inputs.push(Input::Command { request: next_request, command });
                 }
                 Message::Query(question) => question(&mut core),
+                Message::Record(sink) => record = Some(sink),
                 Message::Stop(done) => stopped = Some(done),
             }
         }
         let mut out = Vec::new();
-        core.handle_all(now(), inputs, &mut out);
+        let now = now();
+        let noted = recording.as_ref().map(|_| inputs.clone());
+        core.handle_all(now, inputs, &mut out);
         commit(&mut core);
+        if let (Some(under_way), Some(inputs)) = (&recording, noted)
+            && !under_way.note(&core, now, inputs)
+        {
+            end_recording(&mut core, key, &mut recording);
+        }
+        if let Some(sink) = record {
+            match Recording::begin(&mut core, key, sink) {
+                Ok(begun) => recording = Some(begun),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "nothing can be recorded"),
+            }
+        }
         for effect in out {
             if let Effect::Reply { request, result } = effect {
                 if let Some(reply) = replies.remove(&request) {
@@ -142,6 +166,11 @@ fn run(mut core: NodeCore, messages: &std_mpsc::Receiver<Message>, effects: &mps
             return;
         }
     }
+}
+
+fn end_recording(core: &mut NodeCore, key: &SigningKey, recording: &mut Option<Recording>) {
+    *recording = None;
+    core.set_signer(Arc::new(key.clone()));
 }
 
 /// Makes rows durable. While that fails nothing leaves this node: nothing is promised that could be lost.

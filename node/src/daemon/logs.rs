@@ -12,6 +12,7 @@ use crdt::ids::{JobId, NodeId};
 use crdt::job::{Exit, JobState, LogRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use web_gateway::api::{ApiError, LogItem, LogQuery, LogStream};
 
 use super::Shared;
@@ -68,7 +69,7 @@ impl Logs {
     }
 }
 
-/// Most time that a reader waits for what others have of a log.
+/// Most time that a reader waits for what others have of a log; where the run is over, for its next bytes.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 /// Stillness after which all that is there has come.
 const CATCH_UP_STILL: Duration = Duration::from_millis(150);
@@ -360,15 +361,25 @@ impl Reader {
         self.caught_up = run.over;
         copy(&self.shared, run.key, source);
         if run.over || !self.query.follow {
-            let deadline = tokio::time::Instant::now() + CATCH_UP_WAIT;
-            let mut before = None;
-            while tokio::time::Instant::now() < deadline && self.shared.follows.is_copying(run.key) {
-                tokio::time::sleep(CATCH_UP_STILL).await;
-                let now = self.shared.logs.log(run.key).map(|log| log.len()).ok();
-                if !run.over && now == before {
-                    return;
-                }
-                before = now;
+            self.wait_for_copy(run).await;
+        }
+    }
+
+    /// Waits for a copy that is under way: of a run that is over while bytes still come, else until what was there has come.
+    async fn wait_for_copy(&self, run: &views::RunView) {
+        let (begun, mut grown) = (Instant::now(), Instant::now());
+        let mut before = None;
+        while self.shared.follows.is_copying(run.key) {
+            tokio::time::sleep(CATCH_UP_STILL).await;
+            let now = self.shared.logs.log(run.key).map(|log| log.len()).ok();
+            let is_still = now == before;
+            if !is_still {
+                (before, grown) = (now, Instant::now());
+            }
+            let is_enough =
+                if run.over { grown.elapsed() >= CATCH_UP_WAIT } else { is_still || begun.elapsed() >= CATCH_UP_WAIT };
+            if is_enough {
+                return;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What changes as server-sent events (WHATWG HTML §9.2), traces, findings and metrics.
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
@@ -55,6 +56,18 @@ pub(super) async fn events(
 fn encode(event: Event) -> SseEvent {
     let kind: String = event.kind.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
     SseEvent::default().id(event.id.to_string()).event(kind).data(event.data.to_string())
+}
+
+/// What the node's core knows and sees from now on, to be played back by `simulations replay`.
+#[utoipa::path(get, path = "/v1/debug/record", tag = "node",
+    responses((status = 200, description = "A field log", content_type = "application/octet-stream")))]
+pub(super) async fn record(State(app): State<App>) -> Result<Response, Refusal> {
+    let place = app.stream_place()?;
+    let bytes = app.node.record().await?.map(move |item| {
+        let _held = &place;
+        item
+    });
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(bytes)).into_response())
 }
 
 /// What is known about a trace, oldest first.

@@ -489,6 +489,10 @@ impl NodeApi for FakeNode {
         done(Ok(TraceView { id: id.into(), steps: vec![] }))
     }
 
+    fn record(&self) -> Answer<'_, Items<Bytes>> {
+        done(Ok(Box::pin(futures::stream::once(std::future::ready(Ok(Bytes::from_static(b"v6 field log 1\n")))))))
+    }
+
     fn metrics(&self) -> Answer<'_, String> {
         done(Ok("v6_up 1\n".into()))
     }

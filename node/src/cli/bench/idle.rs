@@ -51,7 +51,7 @@ pub(super) async fn idle(plan: &Plan) -> anyhow::Result<Row> {
 }
 
 /// Time that a process has had on a core, in seconds, with a resolution of a tick (10 ms).
-fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+pub(super) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = stat.rsplit_once(')').context("the process's stat is not understood")?;
     let mut fields = rest.split_whitespace().skip(11);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Patience with a command: what does not answer by then was not answered.
+/// A person's patience with a command: what does not answer by then was not answered.
 const COMMAND_MAX: Duration = Duration::from_secs(15);
 /// Patience with a node that starts, or stops in order.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -37,7 +37,8 @@ impl Ran {
 
     /// What it complained of.
     pub(crate) fn complaint(&self) -> String {
-        String::from_utf8_lossy(&self.stderr).trim().to_owned()
+        let said = String::from_utf8_lossy(&self.stderr).trim().to_owned();
+        if self.code.is_none() { format!("it did not end in time; {said}") } else { said }
     }
 }
 
@@ -270,6 +271,11 @@ impl Host {
 
     /// Runs `v6` as somebody on this host.
     pub(crate) fn v6(&self, args: &[&str]) -> Ran {
+        self.v6_within(COMMAND_MAX, args)
+    }
+
+    /// Runs `v6` as somebody on this host who is as patient as that.
+    pub(crate) fn v6_within(&self, patience: Duration, args: &[&str]) -> Ran {
         let mut command = self.on();
         command.arg(&self.v6).args(args).env("V6_DATA_DIR", &self.dir);
         let none = Ran { code: None, stdout: Vec::new(), stderr: b"it did not run".to_vec() };
@@ -281,7 +287,7 @@ impl Host {
         let code = loop {
             match child.try_wait() {
                 Ok(Some(status)) => break status.code(),
-                Ok(None) if begun.elapsed() < COMMAND_MAX => std::thread::sleep(nap),
+                Ok(None) if begun.elapsed() < patience => std::thread::sleep(nap),
                 _ => {
                     drop(child.kill());
                     drop(child.wait());

@@ -13,6 +13,8 @@ use super::host::Host;
 
 /// Time until slots are free and states agree, once all jobs are over.
 const AGREE_MAX: Duration = Duration::from_secs(60);
+/// Patience with ten megabytes from another host, beside three more readers.
+const READ_MAX: Duration = Duration::from_secs(120);
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -218,7 +220,7 @@ fn exact(host: &Host, job: &Job, task: &Value, expected: &Bytes) -> Result<(), S
         }
     };
     let attempt = attempt.to_string();
-    let logs = host.v6(&["logs", &job.id, "--attempt", &attempt, "--task", &index]);
+    let logs = host.v6_within(READ_MAX, &["logs", &job.id, "--attempt", &attempt, "--task", &index]);
     let got = Bytes::of(&logs.stdout);
     if got != *expected {
         let said = logs.complaint();
@@ -232,7 +234,7 @@ fn exact(host: &Host, job: &Job, task: &Value, expected: &Bytes) -> Result<(), S
     }
     if let Some((name, text)) = &job.expected.file {
         let dir = tempfile::tempdir_in(host.temporary()).map_err(|error| error.to_string())?;
-        let ran = host.v6(&["get", &job.id, &dir.path().to_string_lossy()]);
+        let ran = host.v6_within(READ_MAX, &["get", &job.id, &dir.path().to_string_lossy()]);
         let got = std::fs::read_to_string(dir.path().join(name)).unwrap_or_else(|_| ran.complaint());
         if got != *text {
             return Err(format!("{name}: {got:?} instead of {text:?}"));
