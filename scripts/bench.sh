@@ -1,12 +1,20 @@
 #!/usr/bin/env bash
-# V6 beside its peers: HyperQueue from the Python registry where it can be had, xargs of this machine. Takes half an hour, with
-# QUICK=1 some minutes; let the machine do nothing else meanwhile.
+# V6 beside its peers: HyperQueue from the Python registry where it can be had, rsync and syncthing from Debian, xargs of this
+# machine. Takes about an hour, with QUICK=1 a quarter of it; let the machine do nothing else meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=$PWD/target/tools
 python=python3
 if { [ -x "$tools/bin/pip" ] || python3 -m venv "$tools"; } && "$tools/bin/pip" install --quiet hyperqueue==0.27.0; then
   python=$tools/bin/python
+fi
+missing=()
+for peer in rsync syncthing; do
+  command -v "$peer" >/dev/null || missing+=("$peer")
+done
+command -v ss >/dev/null || missing+=(iproute2)
+if [ "${#missing[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >/dev/null || true
 fi
 cargo build --quiet --release -p v6-node
 cargo build --quiet --release -p simulations

@@ -3,12 +3,16 @@
 //! The signature covers the header alone, which names each change's document, kind and hash. So a body can be dropped
 //! later while the chain still verifies. Whether a bundle fits its feed is decided in [`crate::replica`].
 
+mod packed;
+
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Verifier, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
 use crate::Signer;
+pub use packed::Packed;
+
 use crate::cbor;
 use crate::doc::{DocId, DocKind, Key, KeyError};
 use crate::ids::{BundleHash, MeshId, NodeId, NoteId};

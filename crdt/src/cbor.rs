@@ -9,6 +9,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::limits::CBOR_DEPTH_MAX;
 
+/// Room for an encoded value of the usual kind.
+const ENCODED_BYTES: usize = 256;
+
 /// Why bytes are not a canonical value of the wanted type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -27,7 +30,7 @@ pub enum CborError {
 /// When the type cannot be a CBOR value (a map that fails to serialise): a defect of ours, never of a peer's bytes.
 #[must_use]
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(ENCODED_BYTES);
     ciborium::into_writer(value, &mut bytes).expect("our own types serialise");
     if walk::check(&bytes, CBOR_DEPTH_MAX).is_ok() {
         return bytes;

@@ -61,15 +61,18 @@ pub struct Job {
     view: fold::View,
 }
 
+/// Registers of a kind. A node of the tree has room for eleven: most jobs have one.
+pub type Registers<K, W> = BTreeMap<K, Box<Written<W>>>;
+
 /// What a job's state comes from: its registers, or the record of a sealed one.
 #[derive(Debug, Clone, Default)]
 struct Facts {
-    specs: BTreeMap<NodeId, Written<Arc<JobSpec>>>,
-    controls: BTreeMap<(NodeId, u32), Written<Control>>,
-    claims: BTreeMap<ClaimId, Written<Claim>>,
-    runs: BTreeMap<ClaimId, Written<RunReport>>,
-    losts: BTreeMap<(u32, TaskRange, NodeId), Written<Lost>>,
-    accepts: BTreeMap<(NodeId, TaskRange), Written<Accept>>,
+    specs: Registers<NodeId, Arc<JobSpec>>,
+    controls: Registers<(NodeId, u32), Control>,
+    claims: Registers<ClaimId, Claim>,
+    runs: Registers<ClaimId, RunReport>,
+    losts: Registers<(u32, TaskRange, NodeId), Lost>,
+    accepts: Registers<(NodeId, TaskRange), Accept>,
 }
 
 impl Job {
@@ -231,7 +234,7 @@ impl Job {
 
     /// Claims by attempt, range and owner, the void ones too.
     #[must_use]
-    pub fn claims(&self) -> &BTreeMap<ClaimId, Written<Claim>> {
+    pub fn claims(&self) -> &Registers<ClaimId, Claim> {
         &self.facts().claims
     }
 
@@ -259,7 +262,7 @@ impl Job {
 
 /// Keeps a value that can be read; answers whether it can.
 fn put<K: Ord, V: serde::de::DeserializeOwned, W>(
-    map: &mut BTreeMap<K, Written<W>>,
+    map: &mut Registers<K, W>,
     key: K,
     seq: u64,
     value: &[u8],
@@ -267,7 +270,7 @@ fn put<K: Ord, V: serde::de::DeserializeOwned, W>(
 ) -> bool {
     match cbor::decode(value) {
         Ok(value) => {
-            map.insert(key, Written { seq, value: wrap(value) });
+            map.insert(key, Box::new(Written { seq, value: wrap(value) }));
             true
         }
         Err(_) => {

@@ -50,6 +50,8 @@ struct Peer {
     knows_seq: u64,
     /// Place up to which it holds our feed durably.
     receipt_seq: u64,
+    /// Place of its feed that it told of and that had not come, and when that was noticed.
+    awaited: Option<(u64, Time)>,
     /// When it was last sent the roster.
     roster_at: Option<Time>,
 }

@@ -9,7 +9,7 @@ use crdt::ids::{JobId, MeshId, NodeId};
 use crdt::job::{ArtifactList, ArtifactRef, CheckpointRef, ClaimId, Exit, JobSpec, LogRef};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{HISTORY_BYTES_MAX, RETENTION_MS};
+use crate::limits::{GOSSIP_WAIT_MS, HISTORY_BYTES_MAX, PRESENCE_WAIT_MS, RETENTION_MS};
 use crate::msg::Msg;
 use crate::offer::Offer;
 
@@ -142,6 +142,26 @@ pub enum Input {
 }
 
 impl Input {
+    /// How long a driver may let it wait for others, so that they share a turn: milliseconds, 0 when it hurries.
+    #[must_use]
+    pub fn patience_ms(&self) -> u64 {
+        match self {
+            Self::Gossip { .. } => GOSSIP_WAIT_MS,
+            Self::Message { bytes, .. } if Msg::is_presence(bytes) => PRESENCE_WAIT_MS,
+            Self::Connected(_)
+            | Self::Disconnected(_)
+            | Self::Message { .. }
+            | Self::Verified { .. }
+            | Self::Command { .. }
+            | Self::Started { .. }
+            | Self::Exited { .. }
+            | Self::Progress { .. }
+            | Self::Ended { .. }
+            | Self::Secured { .. }
+            | Self::Wake => 0,
+        }
+    }
+
     /// A direct message as the core is to have it. Of a long history the signatures are a good part of the work: they are
     /// verified here, beside the core. Cost: 50 µs per bundle of a message of at least 64 KiB, else nothing.
     #[must_use]

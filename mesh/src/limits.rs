@@ -59,6 +59,10 @@ pub const FLUSH_BURST: u64 = 6;
 pub const HOLD_OWN_FEED_MS: u64 = 30_000;
 /// Interval in which such a node looks whether it has waited enough.
 pub const HOLD_LOOK_EVERY_MS: u64 = 250;
+/// Time that a driver may let gossip wait for more of it: whoever takes part in a job is told directly.
+pub const GOSSIP_WAIT_MS: u64 = 50;
+/// The same for presences: a small part of a lease.
+pub const PRESENCE_WAIT_MS: u64 = 200;
 /// Interval of gossip.
 pub const GOSSIP_EVERY_MS: u64 = 1_000;
 /// Bytes of bundles in one gossip message; what is larger is announced.

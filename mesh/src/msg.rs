@@ -33,7 +33,8 @@ pub enum Msg {
     },
     /// Bundles, each author's in order.
     Bundles {
-        /// As they travel.
+        /// As they travel one by one; in a message they are packed ([`crdt::bundle::Packed`]).
+        #[serde(with = "packing")]
         bundles: Vec<ByteBuf>,
         /// The sender wants a receipt for its own.
         receipt: bool,
@@ -155,6 +156,21 @@ pub enum Msg {
     },
 }
 
+mod packing {
+    use crdt::bundle::Packed;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_bytes::ByteBuf;
+
+    pub(super) fn serialize<S: Serializer>(bundles: &[ByteBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        Packed::pack(bundles.iter().map(|wire| &wire[..])).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ByteBuf>, D::Error> {
+        let wires = Packed::deserialize(deserializer)?.unpack();
+        Ok(wires.into_iter().map(|wire| ByteBuf::from(Vec::from(wire))).collect())
+    }
+}
+
 impl Msg {
     /// The message's bytes.
     ///
@@ -165,6 +181,13 @@ impl Msg {
         let mut bytes = Vec::new();
         ciborium::into_writer(self, &mut bytes).expect("plain data into memory");
         bytes.into()
+    }
+
+    /// Whether these bytes are a presence, without decoding them: nobody waits for what follows from one.
+    #[must_use]
+    pub fn is_presence(bytes: &[u8]) -> bool {
+        // A map of one entry, and its key: a text of eight bytes.
+        bytes.starts_with(b"\xa1\x68Presence")
     }
 
     /// Reads a message; `None` when it is none or exceeds its bounds.

@@ -162,3 +162,26 @@ fn a_checkpoint_of_which_only_the_submitter_heard_is_handed_to_the_next_owner() 
     let (at, claim, resume) = mesh.starts[1];
     assert_eq!((at, claim.attempt, resume), (second, 2, Some(checkpoint)));
 }
+
+#[test]
+fn a_watcher_that_gossip_passes_by_asks_when_presence_tells_of_more() {
+    let mut mesh = Mesh::new(&[0, 1, 0]);
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        mesh.link(a, b, true);
+    }
+    mesh.run_until(2_000, &[0, 1, 2]);
+    mesh.gossips = false;
+    let id = JobId([5; 16]);
+    let me = mesh.cores[0].me();
+    let person = mesh.cores[0].replica().roster().person(&me).expect("a member");
+    let spec = JobSpec { command: vec!["train".into()], person, ..JobSpec::default() };
+    mesh.input(0, Input::Command { request: 1, command: Command::Submit(vec![(id, spec)]) });
+    mesh.run_until(2_200, &[0, 1, 2]);
+    let [(owner, claim, None)] = mesh.starts[..] else { panic!("one start, not {:?}", mesh.starts) };
+    let watchers = mesh.cores[0].replica().cached_job(&id).expect("known").claims()[&claim].value.watchers.clone();
+    assert!(owner == 1 && watchers.contains(&mesh.cores[2].me()), "{watchers:?}");
+    let knows = |mesh: &Mesh| mesh.cores[2].replica().cached_job(&id).is_some_and(|job| !job.claims().is_empty());
+    assert!(!knows(&mesh), "nobody tells it directly");
+    mesh.run_until(4_500, &[0, 1, 2]);
+    assert!(knows(&mesh));
+}

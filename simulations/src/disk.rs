@@ -38,21 +38,23 @@ impl Shared {
     }
 }
 
-type Place = (Table, Arc<[u8]>);
-type Rows = BTreeMap<Place, Arc<[u8]>>;
+type Rows = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
+
+/// A row's table and key, and what it was.
+type Undo = (Table, Arc<[u8]>, Option<Arc<[u8]>>);
 
 /// A shelf whose rows since the last commit can be taken back.
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     shared: Shared,
-    rows: Rows,
+    tables: [Rows; Table::ALL.len()],
     /// What the rows were that were put since the last commit, in the order of the writes.
-    undo: Vec<(Place, Option<Arc<[u8]>>)>,
+    undo: Vec<Undo>,
 }
 
 impl std::fmt::Debug for Disk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Disk").field("rows", &self.rows.len()).finish_non_exhaustive()
+        f.debug_struct("Disk").field("rows", &self.tables.iter().map(Rows::len).sum::<usize>()).finish_non_exhaustive()
     }
 }
 
@@ -63,7 +65,7 @@ impl Disk {
 
     /// A hash of all rows.
     pub(crate) fn digest(&self) -> u64 {
-        foldhash::fast::FixedState::default().hash_one(&self.rows)
+        foldhash::fast::FixedState::default().hash_one(&self.tables)
     }
 
     /// Whether anything was put since the last commit.
@@ -78,97 +80,58 @@ impl Disk {
 
     /// What was put since the last commit is gone.
     pub(crate) fn roll_back(&mut self) {
-        for (key, before) in std::mem::take(&mut self.undo).into_iter().rev() {
+        for (table, key, before) in std::mem::take(&mut self.undo).into_iter().rev() {
             match before {
-                Some(before) => self.rows.insert(key, before),
-                None => self.rows.remove(&key),
+                Some(before) => self.table_mut(table).insert(key, before),
+                None => self.table_mut(table).remove(&key),
             };
         }
+    }
+
+    fn table(&self, table: Table) -> &Rows {
+        &self.tables[table as usize]
+    }
+
+    fn table_mut(&mut self, table: Table) -> &mut Rows {
+        &mut self.tables[table as usize]
     }
 }
 
 impl Shelf for Disk {
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
-        let mut found = self.rows.range::<dyn RowKey, _>((
-            Bound::Included(&(table, key) as &dyn RowKey),
-            Bound::Included(&(table, key) as &dyn RowKey),
-        ));
-        found.next().map(|(_, value)| value.to_vec())
+        self.table(table).get(key).map(|value| value.to_vec())
     }
 
     fn scan(&self, table: Table, prefix: &[u8], from: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.rows
-            .range::<dyn RowKey, _>((Bound::Included(&(table, from) as &dyn RowKey), Bound::Unbounded))
-            .take_while(|((t, key), _)| *t == table && key.starts_with(prefix))
+        self.table(table)
+            .range::<[u8], _>((Bound::Included(from), Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(prefix))
             .take(limit)
-            .map(|((_, key), value)| (key.to_vec(), value.to_vec()))
+            .map(|(key, value)| (key.to_vec(), value.to_vec()))
             .collect()
     }
 
     fn scan_back(&self, table: Table, before: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let far = [0xff; 64];
-        let end = if before.is_empty() { &far[..] } else { before };
-        self.rows
-            .range::<dyn RowKey, _>((
-                Bound::Included(&(table, &[][..]) as &dyn RowKey),
-                Bound::Excluded(&(table, end) as &dyn RowKey),
-            ))
+        let end = if before.is_empty() { Bound::Unbounded } else { Bound::Excluded(before) };
+        self.table(table)
+            .range::<[u8], _>((Bound::Unbounded, end))
             .rev()
             .take(limit)
-            .map(|((_, key), value)| (key.to_vec(), value.to_vec()))
+            .map(|(key, value)| (key.to_vec(), value.to_vec()))
             .collect()
     }
 
     fn put(&mut self, (table, key, value): Write) {
-        let key = (table, self.shared.share(&key));
+        let key = self.shared.share(&key);
+        // Sums and heads are each node's own while things move: to remember them would only cost memory.
+        let is_shared = matches!(table, Table::Bundles | Table::Registers | Table::Notes | Table::Jobs);
+        let value = value.map(|value| if is_shared { self.shared.share(&value) } else { value.into() });
+        let rows = self.table_mut(table);
         let before = match value {
-            Some(value) => self.rows.insert(key.clone(), self.shared.share(&value)),
-            None => self.rows.remove(&key),
+            Some(value) => rows.insert(Arc::clone(&key), value),
+            None => rows.remove(&key),
         };
-        self.undo.push((key, before));
-    }
-}
-
-/// Lets rows be looked for by borrowed keys.
-trait RowKey {
-    fn parts(&self) -> (Table, &[u8]);
-}
-
-impl RowKey for (Table, Arc<[u8]>) {
-    fn parts(&self) -> (Table, &[u8]) {
-        (self.0, &self.1)
-    }
-}
-
-impl RowKey for (Table, &[u8]) {
-    fn parts(&self) -> (Table, &[u8]) {
-        (self.0, self.1)
-    }
-}
-
-impl<'a> std::borrow::Borrow<dyn RowKey + 'a> for (Table, Arc<[u8]>) {
-    fn borrow(&self) -> &(dyn RowKey + 'a) {
-        self
-    }
-}
-
-impl PartialEq for dyn RowKey + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
-    }
-}
-
-impl Eq for dyn RowKey + '_ {}
-
-impl PartialOrd for dyn RowKey + '_ {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for dyn RowKey + '_ {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.parts().cmp(&other.parts())
+        self.undo.push((table, key, before));
     }
 }
 

@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-/// Shortest latency of any link: nothing that is sent arrives within it.
-pub(crate) const LATENCY_US_MIN: u64 = 150;
+/// Shortest latency of any link of a small mesh: nothing that is sent arrives within it.
+const LATENCY_US_MIN: u64 = 150;
+/// The same of a large one, which has more than one switch.
+const LATENCY_US_MIN_LARGE: u64 = 300;
 /// Nodes up to which everybody is connected with everybody, as in `node`.
 pub(crate) const FULL_MESH_MAX: usize = 64;
 /// Peers that a node dials in a larger mesh; as many again dial it.
@@ -122,10 +124,15 @@ impl Network {
         u8::try_from(at % u32::from(self.weather.sites.max(1))).expect("few sites")
     }
 
+    /// Shortest latency of any link: nothing that is sent arrives within it.
+    pub(crate) fn latency_us_min(&self) -> u64 {
+        if self.links.len() > FULL_MESH_MAX { LATENCY_US_MIN_LARGE } else { LATENCY_US_MIN }
+    }
+
     fn latency_us(&mut self, from: u32, to: u32) -> u64 {
         let (a, b) = (self.site(from), self.site(to));
         let base = if a == b {
-            LATENCY_US_MIN
+            self.latency_us_min()
         } else if self.weather.satellite.is_some_and(|site| site == a || site == b) {
             280_000
         } else {
@@ -228,7 +235,7 @@ mod tests {
             net.side[at] = 1;
         }
         let heard = net.spread(0, |_| true);
-        assert!(heard.iter().all(|h| h.to < 100 && h.after_us >= LATENCY_US_MIN && h.copies > 0));
+        assert!(heard.iter().all(|h| h.to < 100 && h.after_us >= LATENCY_US_MIN_LARGE && h.copies > 0));
         assert!(heard.len() > 50, "most of them, though half of the neighbours are cut off");
     }
 }

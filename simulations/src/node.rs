@@ -24,6 +24,10 @@ pub(crate) const WALL_MS: u64 = 1_800_000_000_000;
 const BATCH_MAX: usize = 512;
 /// Inputs that wait. More are dropped, as full queues of the transport would.
 const INBOX_MAX: usize = 65_536;
+/// Resolution of the timer of what waits.
+const TIMER_US: u64 = 5_000;
+/// Time after which the core's last words are repeated, as in `node`.
+const REPEAT_US: u64 = 1_300_000;
 /// Durable commit of a few rows (measured: 0.44 ms for one row).
 const COMMIT_US: u64 = 450;
 /// Time of the processor for one input beside its bundles, and for a bundle with its signature.
@@ -59,8 +63,13 @@ pub(crate) enum Event {
         task: u32,
         started_ms: Option<u64>,
     },
+    /// Gossip has waited for more of it.
+    Gathered(u64),
     /// The thread of presence says again that the node is here.
-    Say(u32),
+    Say {
+        since: u32,
+        round: u32,
+    },
 }
 
 /// What a node does to others.
@@ -123,6 +132,12 @@ pub(crate) struct Node {
     rng: ChaCha8Rng,
     now_us: u64,
     inbox: VecDeque<Input>,
+    /// Whether something in the inbox is to be handled at once.
+    is_urgent: bool,
+    /// Counts the times that gossip waited.
+    gathering: u64,
+    /// When it has waited long enough.
+    gather_until_us: u64,
     deferred: Vec<Event>,
     busy_until_us: u64,
     ready: bool,
@@ -161,6 +176,9 @@ impl Node {
             rng,
             now_us: 0,
             inbox: VecDeque::new(),
+            is_urgent: false,
+            gathering: 0,
+            gather_until_us: 0,
             deferred: Vec::new(),
             busy_until_us: 0,
             ready: false,
@@ -209,7 +227,7 @@ impl Node {
         };
         self.core = Some(Core::new(self.key.clone(), replica, config, now));
         (self.now_us, self.busy_until_us) = (at_us, at_us);
-        self.inbox.push_back(Input::Wake);
+        self.put(Input::Wake);
     }
 
     /// Ends the process at once. `keep`: what was being written is durable all the same.
@@ -226,6 +244,7 @@ impl Node {
         self.died_us.push(at_us);
         self.paused = false;
         self.inbox.clear();
+        self.is_urgent = false;
         self.deferred.clear();
         self.runs.clear();
         self.words.clear();
@@ -245,7 +264,7 @@ impl Node {
         while let Some(((at, _), event)) = queue.pop_first() {
             self.now_us = at;
             self.take(event);
-            if self.core.is_some() && !self.paused && !self.inbox.is_empty() {
+            if self.core.is_some() && !self.paused && self.is_urgent {
                 if self.busy_until_us <= at {
                     self.turn();
                 } else if !self.ready {
@@ -294,20 +313,22 @@ impl Node {
                 if serial == self.wake_serial {
                     self.wake = None;
                     self.note_spin();
-                    self.inbox.push_back(Input::Wake);
+                    self.put(Input::Wake);
                 }
             }
             Event::Ready => {
                 self.ready = false;
                 // A wake that came while the node was busy or paused.
-                self.inbox.push_back(Input::Wake);
+                self.put(Input::Wake);
             }
+            Event::Gathered(gathering) => self.is_urgent |= gathering == self.gathering && !self.inbox.is_empty(),
             Event::Deliver { .. } => self.deliver(event),
-            Event::Local(input) => self.inbox.push_back(*input),
+            Event::Local(input) => self.put(*input),
             Event::Task { run, task, started_ms } => self.task(run, task, started_ms),
-            Event::Say(round) => {
-                let tired = u64::from(round) * mesh::limits::PRESENCE_EVERY_MS > mesh::limits::PRESENCE_REPEATED_MS_MAX;
-                if round == self.said + 1 && !tired {
+            Event::Say { since, round } => {
+                // The core has spoken meanwhile, or stands still for good.
+                let tired = u64::from(round) * REPEAT_US > mesh::limits::PRESENCE_REPEATED_MS_MAX * 1_000;
+                if since == self.said && !tired {
                     self.say(self.now_us, round);
                 }
             }
@@ -324,6 +345,23 @@ impl Node {
             None if packet.gossip => Input::Gossip { via: from, bytes: packet.bytes.clone() },
             None => Input::Message { from, bytes: packet.bytes.clone() },
         };
+        let patience_ms = if packet.gossip { mesh::limits::GOSSIP_WAIT_MS } else { input.patience_ms() };
+        if patience_ms == 0 {
+            return self.put(input);
+        }
+        // Timers are no finer than this; what ends together runs side by side.
+        let until_us = (self.now_us + patience_ms * 1_000).next_multiple_of(TIMER_US);
+        if self.inbox.is_empty() || until_us < self.gather_until_us {
+            self.gathering += 1;
+            self.gather_until_us = until_us;
+            self.later.push((until_us, Event::Gathered(self.gathering)));
+        }
+        self.inbox.push_back(input);
+    }
+
+    /// Something to be handled at once.
+    fn put(&mut self, input: Input) {
+        self.is_urgent = true;
         self.inbox.push_back(input);
     }
 
@@ -339,6 +377,7 @@ impl Node {
         let now = self.clock(self.now_us);
         let count = self.inbox.len().min(BATCH_MAX);
         let inputs: Vec<Input> = self.inbox.drain(..count).collect();
+        self.is_urgent = !self.inbox.is_empty();
         let cost_us: u64 = inputs.iter().map(cost_us).sum();
         let core = self.core.as_mut().expect("it runs");
         core.replica_mut().shelf_mut().commit();
@@ -386,6 +425,7 @@ impl Node {
             Effect::Gossip(bytes) => self.out.push((at_us, Out::Gossip(bytes))),
             Effect::Presence(words) => {
                 self.words = words;
+                self.said += 1;
                 self.say(at_us, 0);
             }
             Effect::Start { job, claim, spec, .. } => self.start_run(at_us, job, claim, spec),
@@ -402,11 +442,10 @@ impl Node {
 
     /// A thread of its own says that the node is here, also while its core waits for the disk.
     fn say(&mut self, at_us: u64, round: u32) {
-        self.said = round;
         for (to, bytes) in self.words.clone() {
             self.out.push((at_us, Out::Send(to, bytes)));
         }
-        self.later.push((at_us + mesh::limits::PRESENCE_EVERY_MS * 1_000, Event::Say(round + 1)));
+        self.later.push((at_us + REPEAT_US, Event::Say { since: self.said, round: round + 1 }));
     }
 
     fn start_run(&mut self, at_us: u64, job: JobId, claim: ClaimId, spec: Arc<JobSpec>) {
@@ -436,13 +475,13 @@ impl Node {
             let after = self.rng.random_range(mean_us / 2..=mean_us * 3 / 2);
             self.later.push((self.now_us + after, Event::Task { run: run_id, task, started_ms: Some(at_ms) }));
             self.out.push((self.now_us, Out::Started(job, claim, task)));
-            self.inbox.push_back(Input::Started { job, claim, task, at_ms });
+            self.put(Input::Started { job, claim, task, at_ms });
             return;
         };
         run.current = None;
         let exit = self.draw_exit(&spec, &claim);
         self.out.push((self.now_us, Out::Ended(job, claim, task, exit.clone())));
-        self.inbox.push_back(Input::Exited { job, claim, task, started_ms, at_ms, exit });
+        self.put(Input::Exited { job, claim, task, started_ms, at_ms, exit });
         if task + 1 < claim.range.end {
             let next = Event::Task { run: run_id, task: task + 1, started_ms: None };
             self.later.push((self.now_us + 500, next));
@@ -454,7 +493,7 @@ impl Node {
             let blob = BlobHash(*blake3::hash(&claim.owner.0).as_bytes());
             let file = ArtifactRef { task, path: b"out".to_vec(), blob, size, parts: false, executable: false };
             let (artifacts, holders) = (vec![file], Vec::new());
-            self.inbox.push_back(Input::Progress { job, claim, artifacts, list: None, checkpoint: None, holders });
+            self.put(Input::Progress { job, claim, artifacts, list: None, checkpoint: None, holders });
         }
         let after = self.rng.random_range(200..20_000);
         self.local(after, Input::Ended { job, claim, log: None, cost_micros: 1 });

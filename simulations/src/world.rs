@@ -24,7 +24,7 @@ use rayon::prelude::*;
 
 use crate::checks::Checks;
 use crate::disk::{Disk, Shared};
-use crate::network::{LATENCY_US_MIN, Network};
+use crate::network::Network;
 use crate::node::{Event, Node, Out, Packet, WALL_MS};
 use crate::plan::{Plan, Submit};
 
@@ -310,7 +310,7 @@ impl World {
                     }
                 }
                 (Some(next), told) => {
-                    let end = (next + LATENCY_US_MIN).min(told.unwrap_or(u64::MAX));
+                    let end = (next + self.net.latency_us_min()).min(told.unwrap_or(u64::MAX));
                     self.window(next, end);
                 }
                 (None, None) => return,
@@ -335,7 +335,7 @@ impl World {
             .collect();
         let work = |(node, events): &mut Active| node.run(std::mem::take(events), end_us);
         let outs: Vec<Vec<(u64, Out)>> = if active.len() >= SIDE_BY_SIDE_MIN && self.plan.nodes > 64 {
-            active.par_iter_mut().map(work).collect()
+            active.par_iter_mut().with_min_len(SIDE_BY_SIDE_MIN / 2).map(work).collect()
         } else {
             active.iter_mut().map(work).collect()
         };

@@ -529,7 +529,9 @@ impl Job {
                     reason: String::new(),
                     at_ms: 0,
                 };
-                job.registers.accepts.insert((submitter, segment.range), Written { seq: u64::MAX, value: accept });
+                job.registers
+                    .accepts
+                    .insert((submitter, segment.range), Box::new(Written { seq: u64::MAX, value: accept }));
             }
         }
         let spec = job.spec().map(|(_, spec)| Arc::clone(spec))?;

@@ -211,8 +211,8 @@ impl Seal {
     }
 }
 
-fn written<T>(value: T) -> Written<T> {
-    Written { seq: 0, value }
+fn written<T>(value: T) -> Box<Written<T>> {
+    Box::new(Written { seq: 0, value })
 }
 
 fn shortened(text: &str) -> String {

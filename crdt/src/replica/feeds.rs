@@ -11,20 +11,20 @@ use crate::ids::{BundleHash, NodeId};
 use crate::mutant::{Mutant, is_made};
 use crate::shelf::{Shelf, Table};
 
-/// What is known of a feed.
+/// What is known of a feed. Written with each bundle: the fields are in their canonical order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feed {
+    /// Its stamp.
+    pub hlc: u64,
     /// Place of the last bundle; 0: none.
     pub seq: u64,
     /// Its hash.
     pub hash: BundleHash,
-    /// Its stamp.
-    pub hlc: u64,
-    /// Its author signed two different bundles for the place after `seq`: nothing more is taken in.
-    pub frozen: bool,
     /// Newer bundles that were taken in before those between ([`Replica::want_tail`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<Tail>,
+    /// Its author signed two different bundles for the place after `seq`: nothing more is taken in.
+    pub frozen: bool,
 }
 
 /// An unbroken stretch of a feed behind a gap.

@@ -46,36 +46,36 @@ pub(super) struct Stored {
     pub(super) value: Vec<u8>,
 }
 
-/// A job's line in lists.
+/// A job's line in lists. Written at each change: the fields are in their canonical order, which saves sorting them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRow {
     /// The job.
     pub id: JobId,
-    /// Index in [`JobState::ALL`]; `None` while its spec is not known.
-    pub state: Option<u8>,
-    /// Who submitted it.
-    pub submitter: Option<NodeId>,
-    /// Owner of the newest award.
-    pub owner: Option<NodeId>,
-    /// Its trace.
-    pub trace: TraceId,
-    /// When the submitter accepted it, in milliseconds since 1970.
-    pub created_ms: u64,
-    /// When its last accepted attempt ended, in milliseconds since 1970; `None` before (see [`crate::job::Job::ended_ms`]).
-    #[serde(default)]
-    pub ended_ms: Option<u64>,
-    /// Number of tasks.
-    pub tasks: u32,
     /// Tasks that are done.
     pub done: u32,
+    /// Owner of the newest award.
+    pub owner: Option<NodeId>,
+    /// Index in [`JobState::ALL`]; `None` while its spec is not known.
+    pub state: Option<u8>,
+    /// Number of tasks.
+    pub tasks: u32,
     /// Name, else the command, cut to 160 characters.
     pub title: String,
-    /// When its submitter sealed it, in milliseconds since 1970.
-    #[serde(default)]
-    pub sealed_ms: Option<u64>,
+    /// Its trace.
+    pub trace: TraceId,
     /// Its part in the state hash.
     #[serde(with = "serde_bytes")]
     pub digest: Sum,
+    /// When its last accepted attempt ended, in milliseconds since 1970; `None` before (see [`crate::job::Job::ended_ms`]).
+    #[serde(default)]
+    pub ended_ms: Option<u64>,
+    /// When its submitter sealed it, in milliseconds since 1970.
+    #[serde(default)]
+    pub sealed_ms: Option<u64>,
+    /// Who submitted it.
+    pub submitter: Option<NodeId>,
+    /// When the submitter accepted it, in milliseconds since 1970.
+    pub created_ms: u64,
 }
 
 impl JobRow {

@@ -106,7 +106,7 @@ impl<S: Shelf> Core<S> {
         self.live_offers()
             .map(|(node, offer)| {
                 let mut lacks = lacks(offer, spec);
-                if lacks.is_empty() && offer.free == 0 {
+                if lacks.is_empty() && self.free_slots(&node) == 0 {
                     lacks.push(Lack::Busy);
                 }
                 if let Some(lack) = declines.get(&node).filter(|lack| !lacks.contains(lack)) {

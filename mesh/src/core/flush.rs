@@ -166,10 +166,9 @@ impl<S: Shelf> Core<S> {
                         to.extend(self.rank(spec, id, 0).into_iter().take(crate::limits::CALL_WIDTH));
                     }
                 }
-                for (id, claim) in job.claims() {
-                    to.insert(id.owner);
-                    to.extend(claim.value.watchers.iter().copied());
-                }
+                // Watchers hear of it by gossip, and ask when presence tells of more than has come: a word to each of them
+                // would cost them more than all else of the job.
+                to.extend(job.claims().keys().map(|id| id.owner));
             }
         }
     }

@@ -14,8 +14,8 @@ use crdt::shelf::Shelf;
 use super::{CLAIM_FLOOR, Core, Phase, token};
 use crate::io::{Effect, Effects};
 use crate::limits::{
-    LEASE_MS, LEASES_UNHEARD, MOVE_BYTES_PER_MS, PRESENCE_EVERY_MS, START_BY_MS, START_BY_QUEUE_MS_MAX,
-    TOKENS_PER_PRESENCE_MAX,
+    GOSSIP_EVERY_MS, LEASE_MS, LEASES_UNHEARD, MOVE_BYTES_PER_MS, PRESENCE_EVERY_MS, START_BY_MS,
+    START_BY_QUEUE_MS_MAX, TOKENS_PER_PRESENCE_MAX,
 };
 use crate::msg::Msg;
 use crate::time::{Now, Time};
@@ -52,11 +52,21 @@ impl<S: Shelf> Core<S> {
         out.push(Effect::Presence(words.collect()));
     }
 
-    pub(super) fn on_presence(&mut self, now: Now, from: NodeId, incarnation: u64, seq: u64, tokens: &[u64]) {
+    pub(super) fn on_presence(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        incarnation: u64,
+        seq: u64,
+        tokens: &[u64],
+        out: &mut Effects,
+    ) {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.incarnation = peer.incarnation.max(incarnation);
         }
-        if self.replica.feeds().get(&from).is_none_or(|feed| feed.seq < seq) {
+        let known = self.replica.feeds().get(&from).map_or(0, |feed| feed.seq);
+        if known < seq {
+            self.await_feed(now, from, known, seq, out);
             return;
         }
         let dropped: Vec<(JobId, ClaimId)> = self
@@ -71,6 +81,20 @@ impl<S: Shelf> Core<S> {
             .collect();
         for (job, claim) in dropped {
             self.declare_lost(now, job, claim);
+        }
+    }
+
+    /// A peer says that it wrote more than is known here: it is asked for what does not come by gossip.
+    fn await_feed(&mut self, now: Now, from: NodeId, known: u64, seq: u64, out: &mut Effects) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        match peer.awaited {
+            Some((awaited, since)) if known < awaited => {
+                if now.mono.ms_since(since) >= GOSSIP_EVERY_MS {
+                    self.note_head(from, seq, from);
+                    self.want_missing(now, out);
+                }
+            }
+            _ => peer.awaited = Some((seq, now.mono)),
         }
     }
 

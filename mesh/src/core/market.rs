@@ -61,10 +61,8 @@ impl<S: Shelf> Core<S> {
 
     pub(super) fn tick_offer(&mut self, now: Now, out: &mut Effects) {
         let free = if self.draining { 0 } else { self.offer.slots.saturating_sub(self.slots_used()) };
-        if free != self.offer.free {
-            self.offer.free = free;
-            self.offer_dirty = true;
-        }
+        // Others count our claims: how many slots are free is no reason for another offer.
+        self.offer.free = free;
         let every = self.offer_every_ms();
         let waiting = self.count_waiting(now);
         let (less, more) = (waiting.min(self.offer.waiting), waiting.max(self.offer.waiting));
@@ -92,6 +90,15 @@ impl<S: Shelf> Core<S> {
         let is_here = move |node: &NodeId| self.is_connected(node) && self.is_heard(now, node, 2 * LEASE_MS);
         let others = self.offers.iter().filter(move |(node, _)| is_here(node)).map(|(n, k)| (*n, &*k.offer));
         others.chain([(self.me, &self.offer)]).filter(move |(node, _)| may_run(node))
+    }
+
+    /// Free slots of a node, as far as is known: those that it sells less the claims that it holds.
+    #[must_use]
+    pub fn free_slots(&self, node: &NodeId) -> u32 {
+        if *node == self.me {
+            return self.offer.free;
+        }
+        self.offer_of(node).map_or(0, |offer| offer.slots.saturating_sub(self.load(*node)))
     }
 
     /// Claims that a node holds, as far as is known.

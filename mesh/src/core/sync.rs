@@ -99,7 +99,7 @@ impl<S: Shelf> Core<S> {
             }
             Msg::Vote { job, task, ballot } => self.on_vote(now, from, (job, task), ballot),
             Msg::Outvoted { job, task, promised } => self.on_outvoted((job, task), promised),
-            Msg::Presence { incarnation, seq, tokens } => self.on_presence(now, from, incarnation, seq, &tokens),
+            Msg::Presence { incarnation, seq, tokens } => self.on_presence(now, from, incarnation, seq, &tokens, out),
         }
     }
 
@@ -249,7 +249,7 @@ impl<S: Shelf> Core<S> {
         }
     }
 
-    fn note_head(&mut self, author: NodeId, seq: u64, at: NodeId) {
+    pub(super) fn note_head(&mut self, author: NodeId, seq: u64, at: NodeId) {
         let ours = self.replica.feeds().get(&author).map_or(0, |feed| feed.seq);
         let roster = self.replica.roster();
         if seq > ours && author != self.replica.founder() && !roster.authors.contains(&author) {
@@ -273,7 +273,7 @@ impl<S: Shelf> Core<S> {
     }
 
     /// Asks for what others are known to have and we have not, one range per author at a time.
-    fn want_missing(&mut self, now: Now, out: &mut Effects) {
+    pub(super) fn want_missing(&mut self, now: Now, out: &mut Effects) {
         let (mut asks, mut tails) = (Vec::new(), Vec::new());
         let feeds = self.replica.feeds();
         let (peers, me) = (&self.peers, self.me);

@@ -6,9 +6,11 @@
 mod bystander;
 mod bytes;
 mod faults;
+mod history;
 mod idle;
 mod latency;
 mod nodes;
+mod peers;
 mod report;
 mod stats;
 mod throughput;
@@ -26,6 +28,8 @@ use report::{Report, Row};
 /// Finished jobs of the mesh that a node joins.
 const JOIN_JOBS: usize = 100_000;
 const JOIN_JOBS_QUICK: usize = 5_000;
+/// Longest that any measured work may take.
+const TAKES_MAX: std::time::Duration = std::time::Duration::from_secs(600);
 /// A quick run repeats a fifth as often.
 const QUICK_DIVISOR: usize = 5;
 
@@ -72,8 +76,14 @@ enum RowName {
     Run,
     /// 5,000 tasks as one array.
     Array,
+    /// 50,000 tasks as one array.
+    LongArray,
     /// 1,000 jobs in one batch.
     Batch,
+    /// 1,000 jobs one after the other.
+    Sequence,
+    /// 1,000 tasks that sleep, on 100 slots.
+    Sleep,
     /// An idle node's memory and time.
     Idle,
     /// A job's cost to a node without a part in it.
@@ -86,6 +96,8 @@ enum RowName {
     Kill,
     /// A cold join.
     Join,
+    /// What finished jobs cost a node.
+    History,
 }
 
 /// How much to measure.
@@ -167,6 +179,10 @@ async fn measure(name: RowName, plan: &Plan) -> Row {
         RowName::Start => ("start", latency::start(plan).await),
         RowName::Run => ("run", latency::run(plan).await),
         RowName::Array => ("array", throughput::array(plan).await),
+        RowName::LongArray => ("long-array", throughput::long_array(plan).await),
+        RowName::Sequence => ("sequence", throughput::sequence(plan).await),
+        RowName::Sleep => ("sleep", throughput::sleep(plan).await),
+        RowName::History => ("history", history::history(plan).await),
         RowName::Batch => ("batch", throughput::batch(plan).await),
         RowName::Idle => ("idle", idle::idle(plan).await),
         RowName::Bystander => ("bystander", bystander::bystander(plan).await),

@@ -116,14 +116,9 @@ fn run(mut core: NodeCore, key: &SigningKey, messages: &std_mpsc::Receiver<Messa
         let wait = core.next_wake().map_or(Duration::from_secs(1), |wake| {
             Duration::from_micros(wake.0.saturating_sub(now().mono.0)).min(Duration::from_secs(1))
         });
-        let first = match messages.recv_timeout(wait) {
-            Ok(message) => Some(message),
-            Err(std_mpsc::RecvTimeoutError::Timeout) => None,
-            Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
-        };
+        let Some(messages) = gather(messages, Instant::now() + wait) else { return };
         let (mut inputs, mut stopped, mut record) = (Vec::new(), None, None);
-        let more = std::iter::from_fn(|| messages.try_recv().ok()).take(BATCH_MAX);
-        for message in first.into_iter().chain(more) {
+        for message in messages {
             match message {
                 Message::Input(input) => inputs.push(input),
                 Message::Command(command, reply) => {
@@ -165,6 +160,31 @@ fn run(mut core: NodeCore, key: &SigningKey, messages: &std_mpsc::Receiver<Messa
             let _ = done.send(());
             return;
         }
+    }
+}
+
+/// What there is for one turn: all that waits, and with nothing that hurries what comes within a moment: a turn costs time, and a
+/// commit. `None`: nobody feeds the core any more.
+fn gather(messages: &std_mpsc::Receiver<Message>, until: Instant) -> Option<Vec<Message>> {
+    let mut gathered = Vec::new();
+    let mut until = until;
+    loop {
+        match messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(message) => gathered.push(message),
+            Err(std_mpsc::RecvTimeoutError::Timeout) => return Some(gathered),
+            Err(std_mpsc::RecvTimeoutError::Disconnected) => return None,
+        }
+        let room = BATCH_MAX.saturating_sub(gathered.len());
+        gathered.extend(std::iter::from_fn(|| messages.try_recv().ok()).take(room));
+        let patience = |message: &Message| match message {
+            Message::Input(input) => input.patience_ms(),
+            Message::Command(..) | Message::Query(_) | Message::Record(_) | Message::Stop(_) => 0,
+        };
+        let least = gathered.iter().map(patience).min().unwrap_or(0);
+        if gathered.len() >= BATCH_MAX || least == 0 {
+            return Some(gathered);
+        }
+        until = until.min(Instant::now() + Duration::from_millis(least));
     }
 }
 

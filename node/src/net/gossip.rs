@@ -14,7 +14,7 @@ use libp2p::gossipsub::{
 
 use super::limits::{
     GOSSIP_BYTES_MAX, GOSSIP_DUPLICATE_TIME, GOSSIP_ENVELOPE_BYTES, GOSSIP_QUEUE_DURATION, GOSSIP_QUEUE_MAX,
-    GOSSIP_TOPICS_MAX,
+    GOSSIP_TELL_BYTES, GOSSIP_TOPICS_MAX,
 };
 
 /// gossipsub with the bound on topics.
@@ -48,6 +48,7 @@ pub(crate) fn behaviour() -> Gossip {
         .mesh_n_high(8)
         .mesh_outbound_min(1)
         .gossip_lazy(4)
+        .idontwant_message_size_threshold(GOSSIP_TELL_BYTES)
         .flood_publish(false)
         .heartbeat_initial_delay(Duration::from_millis(200))
         .prune_backoff(Duration::from_secs(10))

@@ -21,6 +21,9 @@ pub(crate) const CTL_HELLO_BYTES_MAX: usize = 256;
 
 /// Bytes of one gossip message. Larger: `gossip` answers `TooLarge` (larger bundles are announced and fetched).
 pub(crate) const GOSSIP_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a gossip message from which on a node tells its neighbours at once that it has it (IDONTWANT, some 30 bytes to each),
+/// so that fewer copies come.
+pub(crate) const GOSSIP_TELL_BYTES: usize = 256;
 /// Envelope that gossipsub adds to a message, in bytes.
 pub(crate) const GOSSIP_ENVELOPE_BYTES: usize = 1 << 10;
 /// Messages that wait in a peer's gossip queue. More: dropped there, and repair brings them.

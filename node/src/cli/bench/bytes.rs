@@ -10,6 +10,7 @@ use web_gateway::api::{BlobRow, JobRequest, JobState};
 
 use super::idle::io_bytes;
 use super::nodes::{Mesh, Node, job};
+use super::peers::{Peer, RsyncDaemon, time_tcp};
 use super::report::Row;
 use super::stats::{Samples, short};
 use super::{Plan, say};
@@ -67,6 +68,11 @@ pub(super) async fn transfer(plan: &Plan) -> anyhow::Result<Row> {
         rates.push(megabytes(bytes) / took.as_secs_f64());
         say(&format!("transfer {round}: {took:?}"));
     }
+    let (mut rsync, mut tcp) = (Peer::default(), Peer::default());
+    for _ in 0..plan.repeats(3) {
+        rsync.keep("rsync", time_rsync(&mesh.dir("rsync"), bytes).await);
+        tcp.keep("TCP", time_tcp_file(&mesh.dir("tcp"), bytes).await);
+    }
     let rate = rates.median();
     let resumed = resume(&mut mesh, bytes, whole_read.median(), megabytes(bytes) / rate).await?;
     let met =
@@ -84,11 +90,39 @@ pub(super) async fn transfer(plan: &Plan) -> anyhow::Result<Row> {
         .measured(met, format!("{}; {again}", rates.spread("MB/s")))
         .numbers("mb_per_s", &rates)
         .numbers("process_ended_to_done_s", &home)
+        .numbers("rsync_s", &rsync.samples)
+        .numbers("tcp_s", &tcp.samples)
+        .peer(rsync.words("rsync from a local daemon", "s"))
+        .peer(tcp.words("raw TCP", "s"))
         .note(format!(
             "from the request on a node that holds nothing of it until it holds the verified file; from the end of the process until the submitter has accepted it (hashed, stored, moved, verified): {}",
             home.spread("s")
         ))
         .note("resume: bytes that the other nodes read (/proc/PID/io) over both lives of the receiver, beside a transfer in one go; what came in the last second before the kill may come again"))
+}
+
+/// A file of random bytes in a directory of its own.
+fn write_random(dir: &Path, bytes: u64) -> anyhow::Result<std::path::PathBuf> {
+    std::fs::create_dir_all(dir)?;
+    let file = dir.join("big");
+    let mut random = std::io::Read::take(std::fs::File::open("/dev/urandom")?, bytes);
+    std::io::copy(&mut random, &mut std::fs::File::create(&file)?)?;
+    Ok(file)
+}
+
+async fn time_rsync(dir: &Path, bytes: u64) -> anyhow::Result<Duration> {
+    let from = dir.join("from");
+    write_random(&from, bytes)?;
+    let took = RsyncDaemon::start(&from).await?.time(&dir.join("to")).await;
+    std::fs::remove_dir_all(dir)?;
+    took
+}
+
+async fn time_tcp_file(dir: &Path, bytes: u64) -> anyhow::Result<Duration> {
+    let from = write_random(dir, bytes)?;
+    let took = time_tcp(from, dir.join("to")).await;
+    std::fs::remove_dir_all(dir)?;
+    took
 }
 
 /// Seconds from the end of the job's process until the submitter's node had accepted its files.
@@ -165,6 +199,7 @@ pub(super) async fn tree(plan: &Plan) -> anyhow::Result<Row> {
     let before = [held(&mesh.nodes[0]).await?, held(&mesh.nodes[1]).await?];
     std::fs::write(root.join("d0/f7.txt"), "another content\n")?;
     let second = mesh.first().time_v6(&run).await?;
+    let rsync = rsync_tree(&root, &mesh.dir("copy")).await;
     let after = [held(&mesh.nodes[0]).await?, held(&mesh.nodes[1]).await?];
     let fresh: Vec<Vec<&(String, u64)>> =
         after.iter().zip(&before).map(|(after, before)| after.difference(before).collect()).collect();
@@ -178,10 +213,24 @@ pub(super) async fn tree(plan: &Plan) -> anyhow::Result<Row> {
     );
     let words =
         format!("{here} blobs to the node, {there} to the worker ({bytes} bytes); {:.2} s", second.as_secs_f64());
-    Ok(row.measured(met, words).note(format!(
+    let beside = match rsync {
+        Ok((first, second)) => {
+            format!("rsync: {:.2} s, with one changed file {:.2} s", first.as_secs_f64(), second.as_secs_f64())
+        }
+        Err(error) => format!("rsync: not measured: {error:#}"),
+    };
+    Ok(row.measured(met, words).peer(beside).note(format!(
         "the first run took {:.2} s (blobs held by the worker: {}), one of the same tree {:.2} s",
         first.as_secs_f64(),
         before[1].len(),
         unchanged.as_secs_f64()
     )))
+}
+
+/// Time that rsync takes for a tree, and for it again with one changed file.
+async fn rsync_tree(root: &Path, to: &Path) -> anyhow::Result<(Duration, Duration)> {
+    let daemon = RsyncDaemon::start(root).await?;
+    let first = daemon.time(to).await?;
+    std::fs::write(root.join("d0/f8.txt"), "another content\n")?;
+    Ok((first, daemon.time(to).await?))
 }

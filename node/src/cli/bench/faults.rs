@@ -123,7 +123,7 @@ fn count(jobs: usize) -> f64 {
 }
 
 /// Runs jobs until there are enough or the time is over. Returns how many, and how long it took.
-async fn fill(mesh: &Mesh, plan: &Plan) -> anyhow::Result<(usize, Duration)> {
+pub(super) async fn fill(mesh: &Mesh, plan: &Plan) -> anyhow::Result<(usize, Duration)> {
     let most = if plan.quick { FILL_MAX_QUICK } else { FILL_MAX };
     let begun = Instant::now();
     let mut jobs = 0;
@@ -147,7 +147,7 @@ async fn schedule(joiner: &Node, begun: Instant) -> anyhow::Result<Duration> {
 }
 
 /// Time until the joiner has all that the first node has; none if it takes too long.
-async fn history(mesh: &Mesh, joiner: &Node, begun: Instant) -> anyhow::Result<Option<Duration>> {
+pub(super) async fn history(mesh: &Mesh, joiner: &Node, begun: Instant) -> anyhow::Result<Option<Duration>> {
     while begun.elapsed() < HISTORY_MAX {
         let whole = heads(mesh.first()).await?;
         let here = heads(joiner).await?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::nodes::Mesh;
+use super::peers;
 use super::report::Row;
 use super::stats::{Samples, short};
 use super::{Plan, say};
@@ -39,6 +40,9 @@ pub(super) async fn idle(plan: &Plan) -> anyhow::Result<Row> {
         resident.push(status_kb(*pid, "VmRSS:")? * 1_024.0 / 1e6);
     }
     say(&format!("idle: {resident:?} MB, {cpu:?} %"));
+    drop(mesh);
+    let hyperqueue = peer_words("HyperQueue worker", peers::idle_hyperqueue(&plan.python).await, watch).await;
+    let syncthing = peer_words("syncthing", peers::idle_syncthing().await, watch).await;
     let met = resident.max() <= RESIDENT_MB_MAX && cpu.max() <= CPU_PERCENT_MAX;
     let words = format!(
         "median {} MB, {} %; most {} MB, {} %",
@@ -47,7 +51,28 @@ pub(super) async fn idle(plan: &Plan) -> anyhow::Result<Row> {
         short(resident.max()),
         short(cpu.max())
     );
-    Ok(row.measured(met, words).numbers("resident_mb", &resident).numbers("cpu_percent", &cpu))
+    Ok(row
+        .measured(met, words)
+        .peer(hyperqueue)
+        .peer(syncthing)
+        .numbers("resident_mb", &resident)
+        .numbers("cpu_percent", &cpu))
+}
+
+/// What a peer that does nothing costs.
+async fn peer_words(name: &str, peer: anyhow::Result<peers::Idle>, watch: Duration) -> String {
+    let cost = async {
+        let peer = peer?;
+        tokio::time::sleep(SETTLE).await;
+        let cpu = |pids: &[u32]| pids.iter().filter_map(|pid| cpu_seconds(*pid).ok()).sum::<f64>();
+        let (before, begun) = (cpu(&peer.pids), Instant::now());
+        tokio::time::sleep(watch).await;
+        let percent = (cpu(&peer.pids) - before) / begun.elapsed().as_secs_f64() * 100.0;
+        let kb: f64 = peer.pids.iter().filter_map(|pid| status_kb(*pid, "VmRSS:").ok()).sum();
+        peer.end().await;
+        anyhow::Ok(format!("{name}: {} MB, {} %", short(kb * 1_024.0 / 1e6), short(percent)))
+    };
+    cost.await.unwrap_or_else(|error| format!("{name}: not measured: {error:#}"))
 }
 
 /// Time that a process has had on a core, in seconds, with a resolution of a tick (10 ms).
@@ -63,7 +88,7 @@ pub(super) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
 }
 
 /// A line of `/proc/PID/status` that is in kB.
-fn status_kb(pid: u32, name: &str) -> anyhow::Result<f64> {
+pub(super) fn status_kb(pid: u32, name: &str) -> anyhow::Result<f64> {
     value(&format!("/proc/{pid}/status"), name)
 }
 

@@ -6,6 +6,7 @@ use anyhow::Context;
 use web_gateway::api::JobState;
 
 use super::nodes::{Mesh, Node, job};
+use super::peers::{Cluster, Peer, time_hyperqueue};
 use super::report::Row;
 use super::stats::{Samples, short};
 use super::{Plan, say};
@@ -101,7 +102,7 @@ pub(super) async fn run(plan: &Plan) -> anyhow::Result<Row> {
     let mesh = three(plan).await?;
     let node = mesh.first();
     warm(node).await?;
-    let (mut whole, mut bare) = (Samples::default(), Samples::default());
+    let (mut whole, mut bare, mut hyperqueue) = (Samples::default(), Samples::default(), Peer::default());
     for at in 0..plan.repeats(100) {
         tokio::time::sleep(PAUSE).await;
         let took = node.time_v6(&["run", "--", "true"]).await?;
@@ -109,10 +110,17 @@ pub(super) async fn run(plan: &Plan) -> anyhow::Result<Row> {
         bare.push_ms(node.time_v6(&["--version"]).await?);
         say(&format!("run {}: {took:?}", at + 1));
     }
+    // Its client looks once a second: few repeats say all.
+    let cluster = Cluster { workers: 2, cores: 1 };
+    match time_hyperqueue(&plan.python, "single", plan.repeats(10), cluster).await {
+        Ok(took) => took.into_iter().for_each(|took| hyperqueue.samples.push_ms(took)),
+        Err(error) => hyperqueue.keep("HyperQueue", Err(error)),
+    }
     let median = whole.median();
     let words =
         format!("median {} ms, p99 {} ms ({} repeats)", short(median), short(whole.percentile(99)), whole.len());
     let row = Row::new("run", "`v6 run -- true` as a whole, 3 idle nodes", format!("median ≤ {RUN_MS_MAX:.0} ms"));
     let row = row.measured(median <= RUN_MS_MAX, words).numbers("run_ms", &whole).numbers("version_ms", &bare);
-    Ok(row.peer(format!("`v6 --version`: median {} ms", short(bare.median()))))
+    let row = row.peer(format!("`v6 --version`: median {} ms", short(bare.median())));
+    Ok(row.peer(hyperqueue.words("HyperQueue, submit and wait", "ms")).numbers("hyperqueue_ms", &hyperqueue.samples))
 }

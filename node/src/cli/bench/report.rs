@@ -52,6 +52,12 @@ impl Row {
         self
     }
 
+    /// What came out where there is no bar.
+    pub(super) fn told(mut self, words: impl Into<String>) -> Self {
+        self.measured = words.into();
+        self
+    }
+
     pub(super) fn peer(mut self, words: impl Into<String>) -> Self {
         self.peers.push(words.into());
         self

@@ -1,86 +1,133 @@
 //! How many tasks and jobs a mesh gets through, beside what others need for the same in the same run.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use web_gateway::api::{JobState, StatusView};
 
-use super::nodes::Mesh;
+use super::nodes::{Mesh, job};
+use super::peers::{Cluster, Peer, time_hyperqueue_once};
 use super::report::Row;
 use super::stats::{Samples, short};
-use super::{Plan, say};
+use super::{Plan, TAKES_MAX, say};
 
 const ARRAY_TASKS: usize = 5_000;
 const ARRAY_TASKS_QUICK: usize = 1_000;
+const LONG_ARRAY_TASKS: usize = 50_000;
+const LONG_ARRAY_TASKS_QUICK: usize = 10_000;
 const WORKERS: usize = 2;
 const HYPERQUEUE_RATIO_MAX: f64 = 0.4;
 const XARGS_RATIO_MAX: f64 = 1.0;
 const BATCH_JOBS: usize = 1_000;
+const BATCH_JOBS_QUICK: usize = 200;
 const BATCH_JOBS_PER_S_MIN: f64 = 300.0;
+/// Slots of each of the two nodes that sleep.
+const SLEEP_SLOTS: u32 = 50;
+const SLEEP_TASKS: usize = 1_000;
+const SLEEP_TASKS_QUICK: usize = 300;
 /// Interval in which the end of a batch is looked for.
 const LOOK: Duration = Duration::from_millis(50);
-/// Longest that any of these may take.
-const TAKES_MAX: Duration = Duration::from_secs(600);
-/// HyperQueue's side of the array: a script for a Python that has the package.
-const HYPERQUEUE: &str = include_str!("hq_array.py");
 
 pub(super) async fn array(plan: &Plan) -> anyhow::Result<Row> {
     let tasks = if plan.quick { ARRAY_TASKS_QUICK } else { ARRAY_TASKS };
+    array_of(plan, "array", tasks, plan.repeats(5)).await
+}
+
+pub(super) async fn long_array(plan: &Plan) -> anyhow::Result<Row> {
+    let tasks = if plan.quick { LONG_ARRAY_TASKS_QUICK } else { LONG_ARRAY_TASKS };
+    array_of(plan, "long-array", tasks, plan.repeats(1)).await
+}
+
+async fn array_of(plan: &Plan, name: &'static str, tasks: usize, repeats: usize) -> anyhow::Result<Row> {
     let mesh = Mesh::up(&plan.binary, &[0, 1, 1]).await?;
     let count = tasks.to_string();
-    let (mut ours, mut xargs, mut hyperqueue) = (Samples::default(), Samples::default(), Samples::default());
-    let (mut no_xargs, mut no_hyperqueue) = (None, None);
-    for _ in 0..plan.repeats(5) {
+    let (mut ours, mut xargs, mut hyperqueue) = (Samples::default(), Peer::default(), Peer::default());
+    let cluster = Cluster { workers: WORKERS, cores: 1 };
+    for _ in 0..repeats {
         ours.push(mesh.first().time_v6(&["run", "--array", &count, "--", "true"]).await?.as_secs_f64());
-        let theirs = time_xargs(tasks).await;
-        keep("xargs", theirs, &mut xargs, &mut no_xargs);
-        let theirs = time_hyperqueue(&plan.python, tasks).await;
-        keep("HyperQueue", theirs, &mut hyperqueue, &mut no_hyperqueue);
-        say(&format!("array: {ours:?}, xargs {xargs:?}, HyperQueue {hyperqueue:?}"));
+        xargs.keep("xargs", time_xargs(tasks).await);
+        hyperqueue.keep("HyperQueue", time_hyperqueue_once(&plan.python, "array", tasks, cluster).await);
+        say(&format!("{name}: {ours:?}, {xargs:?}, {hyperqueue:?}"));
     }
-    let ratio = |theirs: &Samples| (theirs.len() > 0).then(|| ours.median() / theirs.median());
-    let (to_xargs, to_hyperqueue) = (ratio(&xargs), ratio(&hyperqueue));
+    let (to_xargs, to_hyperqueue) = (xargs.ratio(&ours), hyperqueue.ratio(&ours));
     let met = to_xargs.is_none_or(|ratio| ratio <= XARGS_RATIO_MAX)
         && to_hyperqueue.is_none_or(|ratio| ratio <= HYPERQUEUE_RATIO_MAX);
     let shown = |ratio: Option<f64>| ratio.map_or_else(|| "?".to_owned(), short);
     let mut row = Row::new(
-        "array",
+        name,
         format!("{tasks} `true` as one array, 2 worker nodes with 1 slot"),
         format!("≤ {HYPERQUEUE_RATIO_MAX} × HyperQueue, ≤ {XARGS_RATIO_MAX:.1} × xargs -P2"),
     )
     .measured(met, format!("{}; {} × HyperQueue, {} × xargs", ours.spread("s"), shown(to_hyperqueue), shown(to_xargs)))
     .numbers("v6_s", &ours)
-    .numbers("xargs_s", &xargs)
-    .numbers("hyperqueue_s", &hyperqueue);
+    .numbers("xargs_s", &xargs.samples)
+    .numbers("hyperqueue_s", &hyperqueue.samples);
     if to_xargs.is_none() && to_hyperqueue.is_none() {
         row.met = None;
     }
-    row = row.peer(beside("xargs -P2", &xargs, no_xargs)).peer(beside("HyperQueue", &hyperqueue, no_hyperqueue));
+    row = row.peer(xargs.words("xargs -P2", "s")).peer(hyperqueue.words("HyperQueue", "s"));
     Ok(row.note(
         "`v6 run --array` and `xargs -n1 -P2` are timed as whole processes, HyperQueue from submit to the end of waiting on a cluster that runs already (its Python client looks once a second)",
     ))
 }
 
-fn beside(name: &str, samples: &Samples, why_not: Option<String>) -> String {
-    match why_not {
-        Some(why) if samples.len() == 0 => format!("{name}: not measured: {why}"),
-        _ => format!("{name}: {}", samples.spread("s")),
+/// Single jobs, each submitted when the one before it is acknowledged.
+pub(super) async fn sequence(plan: &Plan) -> anyhow::Result<Row> {
+    let jobs = if plan.quick { BATCH_JOBS_QUICK } else { BATCH_JOBS };
+    let mesh = Mesh::up(&plan.binary, &[0, 1, 1]).await?;
+    let (mut ours, mut acknowledged, mut hyperqueue) = (Samples::default(), Samples::default(), Peer::default());
+    let request = job(&["true"]);
+    for round in 1..=plan.repeats(3) {
+        let begun = Instant::now();
+        for _ in 0..jobs {
+            let one = Instant::now();
+            mesh.first().submit(&request).await?;
+            acknowledged.push_ms(one.elapsed());
+        }
+        wait_done(&mesh, round * jobs).await?;
+        ours.push(begun.elapsed().as_secs_f64());
+        let cluster = Cluster { workers: WORKERS, cores: 1 };
+        hyperqueue.keep("HyperQueue", time_hyperqueue_once(&plan.python, "together", jobs, cluster).await);
+        say(&format!("sequence: {ours:?}, {hyperqueue:?}"));
     }
+    let row = Row::new(
+        "sequence",
+        format!("{jobs} single jobs (`true`) one after the other, 2 worker nodes with 1 slot, until all are done"),
+        "none: beside HyperQueue",
+    );
+    let row = row.told(format!("{}; each acknowledged after {}", ours.spread("s"), acknowledged.spread("ms")));
+    let row = row.numbers("v6_s", &ours).numbers("hyperqueue_s", &hyperqueue.samples);
+    Ok(row.numbers("acknowledged_ms", &acknowledged).peer(hyperqueue.words("HyperQueue", "s")))
 }
 
-fn keep(name: &str, result: anyhow::Result<Duration>, samples: &mut Samples, why_not: &mut Option<String>) {
-    match result {
-        Ok(took) => samples.push(took.as_secs_f64()),
-        Err(error) => {
-            say(&format!("{name}: {error:#}"));
-            *why_not = Some(format!("{error:#}"));
-        }
+/// Tasks that only take time, on many slots.
+pub(super) async fn sleep(plan: &Plan) -> anyhow::Result<Row> {
+    let tasks = if plan.quick { SLEEP_TASKS_QUICK } else { SLEEP_TASKS };
+    let mesh = Mesh::up(&plan.binary, &[0, SLEEP_SLOTS, SLEEP_SLOTS]).await?;
+    let slots = 2 * usize::try_from(SLEEP_SLOTS)?;
+    let ideal = f64::from(u32::try_from(tasks.div_ceil(slots))?);
+    let (mut ours, mut hyperqueue) = (Samples::default(), Peer::default());
+    for _ in 0..plan.repeats(3) {
+        let args = ["run", "--array", &tasks.to_string(), "--", "sleep", "1"];
+        ours.push(mesh.first().time_v6(&args).await?.as_secs_f64());
+        let cluster = Cluster { workers: WORKERS, cores: slots / 2 };
+        hyperqueue.keep("HyperQueue", time_hyperqueue_once(&plan.python, "sleep", tasks, cluster).await);
+        say(&format!("sleep: {ours:?}, {hyperqueue:?}"));
     }
+    let row = Row::new(
+        "sleep",
+        format!("{tasks} `sleep 1` as one array, 2 worker nodes with {SLEEP_SLOTS} slots: ideally {ideal:.0} s"),
+        "none: beside HyperQueue",
+    );
+    let over = (ours.median() / ideal - 1.0) * 100.0;
+    let row = row.told(format!("{}: {} % over the ideal", ours.spread("s"), short(over)));
+    let row = row.numbers("v6_s", &ours).numbers("hyperqueue_s", &hyperqueue.samples);
+    Ok(row.peer(hyperqueue.words("HyperQueue", "s")))
 }
 
 async fn time_xargs(tasks: usize) -> anyhow::Result<Duration> {
@@ -98,30 +145,6 @@ async fn time_xargs(tasks: usize) -> anyhow::Result<Duration> {
     let status = tokio::time::timeout(TAKES_MAX, child.wait()).await.context("xargs does not end")??;
     anyhow::ensure!(status.success(), "xargs ended with {status}");
     Ok(begun.elapsed())
-}
-
-async fn time_hyperqueue(python: &Path, tasks: usize) -> anyhow::Result<Duration> {
-    let run = |script: &str| {
-        let mut command = Command::new(python);
-        command.args(["-c", script, &tasks.to_string(), &WORKERS.to_string()]);
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        command
-    };
-    let name = python.display();
-    let found = run("import hyperqueue").output().await.with_context(|| format!("{name} is not here"))?;
-    if !found.status.success() {
-        bail!("{name} has no package hyperqueue (name one that has with --python)");
-    }
-    let mut script = run(HYPERQUEUE);
-    let output = tokio::time::timeout(TAKES_MAX, script.output()).await.context("HyperQueue does not end")??;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let took = text.lines().find_map(|line| line.strip_prefix("took ")).and_then(|took| took.trim().parse().ok());
-    let took: f64 = took.with_context(|| format!("it failed: {}", last_line(&output.stderr)))?;
-    Ok(Duration::from_secs_f64(took))
-}
-
-fn last_line(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).lines().last().unwrap_or("no word").to_owned()
 }
 
 pub(super) async fn batch(plan: &Plan) -> anyhow::Result<Row> {

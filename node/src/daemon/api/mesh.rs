@@ -92,7 +92,7 @@ pub(super) async fn peers(api: &Api) -> Result<Vec<PeerView>, ApiError> {
                     rtt_ms: info.and_then(|i| i.rtt_ms),
                     path: online.then_some(PeerPath::Direct),
                     addresses: info.map(|i| i.addrs.iter().map(ToString::to_string).collect()).unwrap_or_default(),
-                    slots_free: Some(offer.free),
+                    slots_free: Some(core.free_slots(node)),
                     cores: Some(offer.cores),
                     memory_bytes: Some(offer.memory_bytes),
                     os: Some(offer.os),
