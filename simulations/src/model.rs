@@ -8,6 +8,8 @@
 //! Two states are one when each node heard the same in the same order and the same is under way. Presences, offers and repair
 //! arrive at once, as far as the network lets them.
 
+mod step;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -27,6 +29,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use stateright::{Checker, HasDiscoveries, Property};
 
+use step::Kind;
+pub(crate) use step::Step;
+
 use crate::disk::{Disk, Shared};
 use crate::node::WALL_MS;
 
@@ -39,43 +44,6 @@ const STEPS_MAX: u8 = 3;
 const CLOSING_US: u64 = 90_000_000;
 /// Time until the mesh stands, before anything is submitted.
 const SETTLED_US: u64 = 4_000_000;
-
-/// A kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Kind {
-    Lose,
-    Double,
-    Delay,
-    Crash,
-    Cut,
-}
-
-/// A step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// The oldest message on a way arrives.
-    Arrive(usize, usize),
-    /// It is lost.
-    Lose(usize, usize),
-    /// It arrives, and will arrive once more.
-    Double(usize, usize),
-    /// It will arrive later than others.
-    Delay(usize, usize),
-    /// What was delayed, or comes a second time, arrives.
-    Late,
-    /// A node's running task ends.
-    End(usize),
-    /// A node is gone, with what was on its way to it, and with what it had sent if so it says.
-    Crash(usize, bool),
-    /// It starts again.
-    Restart,
-    /// A node is cut off.
-    Cut(usize),
-    /// It is back.
-    Heal,
-    /// Time goes on.
-    Tick,
-}
 
 #[derive(Clone)]
 struct Member {

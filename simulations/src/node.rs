@@ -11,6 +11,7 @@ use crdt::SigningKey;
 use crdt::ids::{BlobHash, JobId, NodeId};
 use crdt::job::{ArtifactRef, ClaimId, Exit, JobSpec};
 use crdt::replica::Replica;
+use mesh::msg::Msg;
 use mesh::offer::Offer;
 use mesh::{Ack, Config, Core, Effect, Effects, Input, Now, Refusal, Retention, Time, Verified};
 use rand::RngExt;
@@ -70,6 +71,18 @@ pub(crate) enum Event {
         since: u32,
         round: u32,
     },
+}
+
+impl Event {
+    /// Whether it is put to what waits, and nothing else follows at once.
+    pub(crate) fn only_waits(&self) -> bool {
+        match self {
+            Self::Deliver { packet, .. } => packet.gossip || Msg::is_presence(&packet.bytes),
+            Self::Wake(_) | Self::Ready | Self::Local(_) | Self::Task { .. } | Self::Gathered(_) | Self::Say { .. } => {
+                false
+            }
+        }
+    }
 }
 
 /// What a node does to others.

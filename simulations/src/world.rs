@@ -32,8 +32,8 @@ use crate::plan::{Plan, Submit};
 const KEPT_PACKETS_MAX: usize = 400;
 /// Verified bundles that are remembered. More: all are forgotten and verified anew.
 const VERIFIED_MAX: usize = 100_000;
-/// Nodes of one window from which on they run on several threads.
-const SIDE_BY_SIDE_MIN: usize = 4;
+/// Turns of one window from which on nodes run on several threads.
+const SIDE_BY_SIDE_MIN: usize = 8;
 /// Interval in which links are mended and everything is looked at.
 const TICK_US: u64 = 1_000_000;
 
@@ -323,9 +323,11 @@ impl World {
     fn window(&mut self, start_us: u64, end_us: u64) {
         self.now_us = start_us;
         let mut batches: BTreeMap<u32, Vec<(u64, Event)>> = BTreeMap::new();
+        let mut turns = 0;
         while self.heap.peek().is_some_and(|Reverse(item)| item.at_us < end_us) {
             let Reverse(item) = self.heap.pop().expect("just seen");
             if let Some(event) = self.admit(item) {
+                turns += usize::from(!event.2.only_waits());
                 batches.entry(event.0).or_default().push((event.1, event.2));
             }
         }
@@ -334,7 +336,7 @@ impl World {
             .map(|(at, events)| (self.nodes[at as usize].take().expect("at its place"), events))
             .collect();
         let work = |(node, events): &mut Active| node.run(std::mem::take(events), end_us);
-        let outs: Vec<Vec<(u64, Out)>> = if active.len() >= SIDE_BY_SIDE_MIN && self.plan.nodes > 64 {
+        let outs: Vec<Vec<(u64, Out)>> = if turns >= SIDE_BY_SIDE_MIN && self.plan.nodes > 64 {
             active.par_iter_mut().with_min_len(SIDE_BY_SIDE_MIN / 2).map(work).collect()
         } else {
             active.iter_mut().map(work).collect()
