@@ -28,8 +28,8 @@ use crate::network::Network;
 use crate::node::{Event, Node, Out, Packet, WALL_MS};
 use crate::plan::{Plan, Submit};
 
-/// Packets that are kept to be sent again by those who replay.
-const KEPT_PACKETS_MAX: usize = 400;
+/// Packets that are kept, with who received them, to be sent again by those who replay.
+const KEPT_PACKETS_MAX: usize = 1_000;
 /// Verified bundles that are remembered. More: all are forgotten and verified anew.
 const VERIFIED_MAX: usize = 100_000;
 /// Turns of one window from which on nodes run on several threads.
@@ -146,7 +146,7 @@ pub(crate) struct World {
     request: u64,
     backups: BTreeMap<u32, Disk>,
     blocked_since_us: BTreeMap<(u32, u32), u64>,
-    kept: VecDeque<Arc<Packet>>,
+    kept: VecDeque<(u32, Arc<Packet>)>,
     verified: HashMap<Bytes, Option<Bundle>, foldhash::fast::FixedState>,
     trace: blake3::Hasher,
 }
@@ -368,7 +368,13 @@ impl World {
                 return None;
             }
             weight = packet.bytes.len() as u64;
-            let from = *from;
+            let (from, packet) = (*from, Arc::clone(packet));
+            if !self.plan.steps.is_empty() {
+                self.kept.push_back((item.node, packet));
+                if self.kept.len() > KEPT_PACKETS_MAX {
+                    self.kept.pop_front();
+                }
+            }
             self.checks.heard(from, item.node, item.at_us);
             if !matches!(&item.event, Event::Deliver { packet, .. } if packet.gossip) {
                 let received = &mut self.node_mut(item.node).received;
@@ -466,14 +472,7 @@ impl World {
             None
         };
         self.trace.update(&bytes);
-        let packet = Arc::new(Packet { bytes, verified, gossip });
-        if !self.plan.steps.is_empty() {
-            self.kept.push_back(Arc::clone(&packet));
-            if self.kept.len() > KEPT_PACKETS_MAX {
-                self.kept.pop_front();
-            }
-        }
-        packet
+        Arc::new(Packet { bytes, verified, gossip })
     }
 
     fn note_start(&mut self, job: JobId, claim: ClaimId, task: u32, at_us: u64) {

@@ -217,7 +217,8 @@ impl World {
             return;
         }
         self.liars.insert(at);
-        for packet in self.kept.clone() {
+        let received = self.kept.iter().filter(|(by, _)| *by == at).map(|(_, packet)| packet.clone());
+        for packet in received.collect::<Vec<_>>() {
             let to = peers[self.rng.random_range(0..peers.len())];
             self.send(at, to, self.now_us, &packet);
         }
