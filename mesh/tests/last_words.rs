@@ -185,3 +185,35 @@ fn a_watcher_that_gossip_passes_by_asks_when_presence_tells_of_more() {
     mesh.run_until(4_500, &[0, 1, 2]);
     assert!(knows(&mesh));
 }
+
+#[test]
+fn a_task_whose_voters_lost_their_stores_waits_for_a_person() {
+    let mut mesh = Mesh::new(&[0, 0, 0]);
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        mesh.link(a, b, true);
+    }
+    mesh.run_until(2_000, &[0, 1, 2]);
+    let id = JobId([5; 16]);
+    let me = mesh.cores[0].me();
+    let person = mesh.cores[0].replica().roster().person(&me).expect("a member");
+    let spec = JobSpec { command: vec!["pay".into()], person, at_most_once: true, ..JobSpec::default() };
+    mesh.input(0, Input::Command { request: 1, command: Command::Submit(vec![(id, spec)]) });
+    mesh.run_until(3_000, &[0, 1, 2]);
+    let why = |mesh: &mut Mesh| mesh.cores[0].explain(id).expect("known").summary;
+    let before = why(&mut mesh);
+    assert!(!before.contains("person"), "{before}");
+    for at in [1, 2] {
+        mesh.link(at, 0, false);
+        let mut replica = Replica::open(mesh.cores[at].replica().shelf().clone()).expect("a mesh");
+        mesh::core::hold_own_feed(&mut replica);
+        let key = SigningKey::from_bytes(&[u8::try_from(at + 1).expect("few"); 32]);
+        let now = Now { mono: Time(3_600_000_000 + mesh.now_ms * 1_000), wall_ms: WALL_MS + mesh.now_ms };
+        let offer = Offer { cores: 1, ..Offer::default() };
+        let config = Config { seed: [4; 32], incarnation: now.wall_ms, retention: Retention::default(), offer };
+        mesh.cores[at] = Core::new(key, replica, config, now);
+        mesh.link(at, 0, true);
+    }
+    mesh.run_until(8_000, &[0, 1, 2]);
+    let after = why(&mut mesh);
+    assert!(after.starts_with("waits for a person: 2 of its 3 voters"), "{after}");
+}

@@ -8,6 +8,7 @@ use crdt::shelf::Shelf;
 
 use super::Core;
 use crate::offer::{Lack, bid_micros, lacks};
+use crate::vote::majority;
 
 /// What one node's offer is worth for a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +88,13 @@ impl<S: Shelf> Core<S> {
             );
         }
         if spec.at_most_once && !self.hears_majority(spec) {
-            let count = spec.voters.len();
+            let (count, lost) = (spec.voters.len(), self.lost_voters(spec));
+            if count - lost < majority(count) {
+                return format!(
+                    "waits for a person: {lost} of its {count} voters lost what they had voted; nobody can decide any more: \
+                     cancel it, or submit it anew"
+                );
+            }
             return format!("waits for most of its {count} voters: too few of them can be reached from here");
         }
         if let Some(Waiting::GivingUp(reason)) = waiting {

@@ -73,6 +73,16 @@ impl<S: Shelf> Core<S> {
         heard >= majority(spec.voters.len())
     }
 
+    /// Voters that never vote for a spec again, as far as is known: their stores are others than it names.
+    pub(super) fn lost_voters(&self, spec: &JobSpec) -> usize {
+        let is_lost = |voter: &&Voter| {
+            let store = if voter.node == self.me { Some(self.offer.store) } else { None };
+            let store = store.or_else(|| self.offers.get(&voter.node).map(|known| known.offer.store));
+            store.is_some_and(|store| store != 0 && store != voter.store)
+        };
+        spec.voters.iter().filter(is_lost).count()
+    }
+
     /// Whether a claim of ours may start: at once, or once the voters chose it and that is on record.
     pub(super) fn may_start(&mut self, now: Now, id: JobId, claim: ClaimId, out: &mut Effects) -> bool {
         let Some(job) = self.replica.cached_job(&id) else { return false };

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const COMMAND_MAX: Duration = Duration::from_secs(15);
 /// Patience with a node that starts, or stops in order.
 const START_MAX: Duration = Duration::from_secs(60);
-/// Size of the small disks.
+/// Size of the small disks, and the room on them after each fault.
 pub(crate) const SMALL_DISK_BYTES: u64 = 1 << 30;
 
 /// What a command left behind.
@@ -299,14 +299,17 @@ impl Host {
         Ran { code, stdout: stdout.join().expect("no panic"), stderr: stderr.join().expect("no panic") }
     }
 
-    /// Makes the small disk full, or large again.
+    /// Makes the small disk full, or frees room on it; where the disk is not small, nothing.
     ///
     /// # Errors
     /// What `mount` says.
     pub(crate) fn fill(&self, is_full: bool) -> anyhow::Result<()> {
+        if !self.has_small_disk {
+            return Ok(());
+        }
         let disk = rustix::fs::statvfs(&self.dir)?;
         let used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize;
-        let bytes = if is_full { used.max(4_096) } else { SMALL_DISK_BYTES };
+        let bytes = if is_full { used.max(4_096) } else { used + SMALL_DISK_BYTES };
         run(Command::new("mount").args(["-o", &format!("remount,size={bytes}")]).arg(&self.dir))
     }
 
