@@ -166,9 +166,14 @@ impl<S: Shelf> Core<S> {
                         to.extend(self.rank(spec, id, 0).into_iter().take(crate::limits::CALL_WIDTH));
                     }
                 }
-                // Watchers hear of it by gossip, and ask when presence tells of more than has come: a word to each of them
-                // would cost them more than all else of the job.
-                to.extend(job.claims().keys().map(|id| id.owner));
+                for (id, claim) in job.claims() {
+                    to.insert(id.owner);
+                    // Watchers are told what the next attempt has to know: what runs, its checkpoints, what was chosen. Of
+                    // the rest they hear by gossip, and ask when presence tells of more than has come.
+                    if job.run(id).is_some_and(|run| !run.ended) {
+                        to.extend(claim.value.watchers.iter().copied());
+                    }
+                }
             }
         }
     }
