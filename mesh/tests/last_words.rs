@@ -117,6 +117,14 @@ impl Mesh {
         }
     }
 
+    /// The first node submits a job of its own person.
+    fn submit(&mut self, id: JobId, spec: JobSpec) {
+        let core = &self.cores[0];
+        let person = core.replica().roster().person(&core.me()).expect("a member");
+        let command = Command::Submit(vec![(id, JobSpec { person, ..spec })]);
+        self.input(0, Input::Command { request: 1, command });
+    }
+
     fn run_until(&mut self, until_ms: u64, nodes: &[usize]) {
         while self.now_ms < until_ms {
             self.now_ms += STEP_MS;
@@ -136,10 +144,7 @@ fn a_checkpoint_of_which_only_the_submitter_heard_is_handed_to_the_next_owner() 
     mesh.link(0, 2, true);
     mesh.run_until(2_000, &[0, 1, 2]);
     let id = JobId([5; 16]);
-    let me = mesh.cores[0].me();
-    let person = mesh.cores[0].replica().roster().person(&me).expect("a member");
-    let spec = JobSpec { command: vec!["train".into()], person, ..JobSpec::default() };
-    mesh.input(0, Input::Command { request: 1, command: Command::Submit(vec![(id, spec)]) });
+    mesh.submit(id, JobSpec { command: vec!["train".into()], ..JobSpec::default() });
     mesh.run_until(4_000, &[0, 1, 2]);
     let [(first, claim, None)] = mesh.starts[..] else { panic!("one start, not {:?}", mesh.starts) };
     mesh.input(first, Input::Started { job: id, claim, task: 0, at_ms: WALL_MS });
@@ -172,10 +177,7 @@ fn a_watcher_that_gossip_passes_by_asks_when_presence_tells_of_more() {
     mesh.run_until(2_000, &[0, 1, 2]);
     mesh.gossips = false;
     let id = JobId([5; 16]);
-    let me = mesh.cores[0].me();
-    let person = mesh.cores[0].replica().roster().person(&me).expect("a member");
-    let spec = JobSpec { command: vec!["train".into()], person, ..JobSpec::default() };
-    mesh.input(0, Input::Command { request: 1, command: Command::Submit(vec![(id, spec)]) });
+    mesh.submit(id, JobSpec { command: vec!["train".into()], ..JobSpec::default() });
     mesh.run_until(2_200, &[0, 1, 2]);
     let [(owner, claim, None)] = mesh.starts[..] else { panic!("one start, not {:?}", mesh.starts) };
     let watchers = mesh.cores[0].replica().cached_job(&id).expect("known").claims()[&claim].value.watchers.clone();
@@ -194,10 +196,7 @@ fn a_task_whose_voters_lost_their_stores_waits_for_a_person() {
     }
     mesh.run_until(2_000, &[0, 1, 2]);
     let id = JobId([5; 16]);
-    let me = mesh.cores[0].me();
-    let person = mesh.cores[0].replica().roster().person(&me).expect("a member");
-    let spec = JobSpec { command: vec!["pay".into()], person, at_most_once: true, ..JobSpec::default() };
-    mesh.input(0, Input::Command { request: 1, command: Command::Submit(vec![(id, spec)]) });
+    mesh.submit(id, JobSpec { command: vec!["pay".into()], at_most_once: true, ..JobSpec::default() });
     mesh.run_until(3_000, &[0, 1, 2]);
     let why = |mesh: &mut Mesh| mesh.cores[0].explain(id).expect("known").summary;
     let before = why(&mut mesh);
