@@ -464,6 +464,7 @@ impl<S: Shelf> Core<S> {
                 }
                 // What may start but once and was chosen is nobody else's any more.
                 Waiting::Owner(claim) if job.run(&claim).is_some_and(|run| run.chosen.is_some()) => {}
+                Waiting::Owner(_) if is_made(Mutant::IgnoresLost) => {}
                 Waiting::Owner(claim) => {
                     if let Some(unheard) = self.lost_by_those_heard(now, job, &claim) {
                         open.push((segment.range, claim.attempt + 1, Basis::Lost { owner: claim.owner, unheard }));

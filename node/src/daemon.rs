@@ -38,7 +38,7 @@ use crate::net::{Multiaddr, NetConfig, NetEvent, NetHandle};
 use crate::platform::{files, lock::Lock};
 use crate::sandbox::SandboxKind;
 use crate::store::RedbShelf;
-use about::{AboutMesh, came_from_a_backup};
+use about::AboutMesh;
 use driver::CoreHandle;
 
 const QUOTA_BYTES: u64 = 20 * 1024 * 1024 * 1024;
@@ -209,7 +209,7 @@ struct OpenedReplica {
 
 /// Goes on in the mesh of the store, or of the file beside a lost store; else joins one, or founds one.
 async fn open_replica(
-    existing: Result<Replica<RedbShelf>, RedbShelf>,
+    (existing, is_altered): (Result<Replica<RedbShelf>, RedbShelf>, bool),
     about: Option<AboutMesh>,
     net: &NetHandle,
     (key, name): (&SigningKey, &str),
@@ -242,13 +242,12 @@ async fn open_replica(
         (Err(shelf), None, None) => found(shelf, key, name, options)?,
     };
     net.set_mesh(replica.mesh()).await;
-    let restored = came_from_a_backup(&mut replica, &options.data_dir);
-    if restored {
+    if is_altered {
         tracing::warn!(
             "the store is a copy (restored, or moved to this machine): it goes on once a member told what it misses"
         );
     }
-    if restored || lost {
+    if is_altered || lost {
         mesh::core::hold_own_feed(&mut replica);
     }
     for (node, addrs) in &addrs {
@@ -281,7 +280,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     let about = AboutMesh::read(&options.data_dir);
     let (net, net_events) = start_net(&options, &key, existing.as_ref().ok(), about.as_ref())?;
     let OpenedReplica { replica, bootstrap, addrs } =
-        open_replica(existing, about, &net, (&key, &name), &options).await?;
+        open_replica((existing, opened.is_altered), about, &net, (&key, &name), &options).await?;
     let mesh_id = replica.mesh();
     let quota = BlobsConfig { quota_bytes: options.blob_quota_bytes.unwrap_or(QUOTA_BYTES) };
     let blobs = Blobs::open(&options.data_dir.join("blobs"), quota).await?;

@@ -2,12 +2,15 @@
 //!
 //! One thread owns it. [`RedbShelf::commit`] writes everything that was put since the last commit in one transaction.
 
+mod stamp;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use crdt::shelf::{Shelf, Table, Write};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use stamp::Stamp;
 
 /// Version of the tables' contents. A store with a higher one is left alone.
 const SCHEMA: u64 = 1;
@@ -45,6 +48,7 @@ pub struct RedbShelf {
     /// `None` after a write failed, until the next commit: redb goes on only after it was opened anew.
     open: Option<Open>,
     fresh: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    stamp: Stamp,
 }
 
 impl std::fmt::Debug for RedbShelf {
@@ -60,6 +64,9 @@ pub struct OpenedShelf {
     pub shelf: RedbShelf,
     /// Where a damaged store was moved.
     pub moved_to: Option<PathBuf>,
+    /// Something else than this program wrote the file since its last commit: it is a copy, came from a backup, or was altered.
+    /// The next commit has to note what follows from that; until then each opening says so again.
+    pub is_altered: bool,
 }
 
 impl RedbShelf {
@@ -68,8 +75,9 @@ impl RedbShelf {
     /// # Errors
     /// The file cannot be made, or its schema is newer than this binary's.
     pub fn open(path: &Path) -> anyhow::Result<OpenedShelf> {
-        match Self::open_at(path) {
-            Ok(shelf) => Ok(OpenedShelf { shelf, moved_to: None }),
+        let (stamp, is_altered) = Stamp::of(path);
+        match Self::open_at(path, stamp) {
+            Ok(shelf) => Ok(OpenedShelf { shelf, moved_to: None, is_altered }),
             Err(Unopened::Refused(error)) => Err(error),
             Err(Unopened::Damaged(reason)) => {
                 let stamp =
@@ -80,8 +88,9 @@ impl RedbShelf {
                 tracing::error!(%reason, moved_to = %aside.display(), "the store is damaged and is begun anew");
                 std::fs::rename(path, &aside)
                     .with_context(|| format!("moving the damaged store {} aside", path.display()))?;
-                match Self::open_at(path) {
-                    Ok(shelf) => Ok(OpenedShelf { shelf, moved_to: Some(aside) }),
+                let (stamp, is_altered) = Stamp::of(path);
+                match Self::open_at(path, stamp) {
+                    Ok(shelf) => Ok(OpenedShelf { shelf, moved_to: Some(aside), is_altered }),
                     Err(Unopened::Refused(error)) => Err(error),
                     Err(Unopened::Damaged(reason)) => anyhow::bail!("the store cannot be made: {reason}"),
                 }
@@ -89,9 +98,11 @@ impl RedbShelf {
         }
     }
 
-    fn open_at(path: &Path) -> Result<Self, Unopened> {
+    fn open_at(path: &Path, mut stamp: Stamp) -> Result<Self, Unopened> {
+        stamp.begin();
         let open = Self::open_file(path)?;
-        Ok(Self { path: path.to_owned(), open: Some(open), fresh: BTreeMap::new() })
+        stamp.opened();
+        Ok(Self { path: path.to_owned(), open: Some(open), fresh: BTreeMap::new(), stamp })
     }
 
     fn open_file(path: &Path) -> Result<Open, Unopened> {
@@ -171,6 +182,7 @@ impl RedbShelf {
         if self.fresh.is_empty() && self.open.is_some() {
             return Ok(());
         }
+        self.stamp.begin();
         let mut open = match self.open.take() {
             Some(open) => open,
             None => match Self::open_file(&self.path) {
@@ -181,6 +193,7 @@ impl RedbShelf {
         };
         Self::write(&mut open, &self.fresh)?;
         self.open = Some(open);
+        self.stamp.settle();
         self.fresh.clear();
         Ok(())
     }
@@ -223,6 +236,17 @@ impl RedbShelf {
             .take(limit)
             .map(|(key, value)| (key.value().to_vec(), value.value().to_vec()))
             .collect()
+    }
+}
+
+impl Drop for RedbShelf {
+    /// redb writes once more when it closes the file.
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.stamp.begin();
+            drop(open);
+            self.stamp.opened();
+        }
     }
 }
 
@@ -373,6 +397,51 @@ mod tests {
         drop(shelf);
         let shelf = RedbShelf::open(&path).expect("opens again").shelf;
         assert_eq!(shelf.all(Table::Jobs, &[1]).len(), 9);
+    }
+
+    #[test]
+    fn a_store_that_came_from_a_backup_is_told_from_one_that_was_killed() {
+        use std::fs::copy;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (path, stamp) = (dir.path().join("v6.redb"), dir.path().join("v6.stamp"));
+        let (old, old_stamp) = (dir.path().join("old"), dir.path().join("old.stamp"));
+        let is_altered = || RedbShelf::open(&path).expect("opens").is_altered;
+        let put = |shelf: &mut RedbShelf, at: u8| {
+            shelf.put((Table::Jobs, vec![at], Some(vec![at])));
+            shelf.commit().expect("commits");
+        };
+        let mut opened = RedbShelf::open(&path).expect("opens");
+        assert!(!opened.is_altered, "a new one");
+        put(&mut opened.shelf, 1);
+        drop(opened);
+        assert!(!is_altered() && !is_altered(), "closed in order");
+        copy(&path, &old).and_then(|_| copy(&stamp, &old_stamp)).expect("copied");
+        let mut opened = RedbShelf::open(&path).expect("opens");
+        put(&mut opened.shelf, 2);
+        // A process that is killed closes nothing.
+        if let Some(open) = opened.shelf.open.take() {
+            std::mem::forget(open);
+        }
+        std::mem::forget(opened);
+        assert!(!Stamp::of(&path).1, "killed");
+        Stamp::of(&path).0.begin();
+        std::fs::File::options().append(true).open(&path).and_then(|f| f.set_len(1 << 20)).expect("grows");
+        assert!(!Stamp::of(&path).1, "killed within a commit");
+        // Written over in place: the same number, made at the same time.
+        for (from, to) in [(&old, &path), (&old_stamp, &stamp)] {
+            std::fs::write(to, std::fs::read(from).expect("is there")).expect("written over");
+        }
+        assert!(Stamp::of(&path).1, "written over in place");
+        // As a whole directory that is put in the place of another: on some file systems with the same number.
+        std::fs::remove_file(&path).and_then(|()| copy(&old, &path)).expect("copied");
+        let opened = RedbShelf::open(&path).expect("opens");
+        assert!(opened.is_altered, "a copy");
+        drop(opened);
+        let mut opened = RedbShelf::open(&path).expect("opens");
+        assert!(opened.is_altered, "nothing was noted yet");
+        put(&mut opened.shelf, 3);
+        drop(opened);
+        assert!(!is_altered(), "it was noted");
     }
 
     #[test]

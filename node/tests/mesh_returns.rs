@@ -121,3 +121,38 @@ fn a_graph_ends_while_its_submitter_is_away_and_is_accepted_when_it_is_back() {
         assert!(done(node));
     }
 }
+
+#[test]
+fn a_store_that_was_written_over_with_its_backup_forks_nothing() {
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    let ticket = alpha.ticket("worker");
+    let beta = Node::up(root.path(), "beta", &["--slots", "1", "--join", &ticket]);
+    let run = |node: &Node| node.wait("a job", |node| node.v6(&["run", "--", "true"]).status.success());
+    run(&alpha);
+    alpha.stop();
+    let files = std::fs::read_dir(root.path().join("alpha")).expect("a directory");
+    let files = files.flatten().map(|entry| entry.path()).filter(|path| path.is_file());
+    let old: Vec<_> = files.map(|file| (std::fs::read(&file).expect("is there"), file)).collect();
+    let alpha = Node::again(root.path(), "alpha", &["--slots", "0"]);
+    (0..3).for_each(|_| run(&alpha));
+    alpha.kill();
+    for (old, file) in &old {
+        // As `cp` does it: the same file, with the old content.
+        std::fs::write(file, old).expect("written over");
+    }
+    beta.kill();
+    let alpha = Node::again(root.path(), "alpha", &["--slots", "0"]);
+    let waits = alpha.json(&["status", "--json"])["paused"].clone();
+    assert!(waits.as_str().is_some_and(|why| why.contains("other members")), "{waits}");
+    let beta = std::thread::scope(|scope| {
+        // Asked for while nobody is there who knows what is missing.
+        scope.spawn(|| run(&alpha));
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        Node::again(root.path(), "beta", &["--slots", "1"])
+    });
+    for node in [&alpha, &beta] {
+        let feeds = node.json(&["status", "--json"])["feeds"].clone();
+        assert!(feeds.as_object().is_some_and(|feeds| feeds.values().all(|feed| feed["frozen"] == false)), "{feeds}");
+    }
+}

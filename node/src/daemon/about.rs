@@ -1,4 +1,4 @@
-//! What must be known when the store is gone or is a copy: the mesh and its members, and the store's stamp.
+//! What must be known when the store is gone: the mesh and its members.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,15 +6,11 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use crdt::ids::{MeshId, NodeId};
-use crdt::replica::Replica;
-use crdt::shelf::{Shelf, Table};
 
 use crate::net::Multiaddr;
 use crate::platform::files;
-use crate::store::RedbShelf;
 
 const MESH_FILE: &str = "mesh.json";
-const STAMP_ROW: &[u8] = b"stamp";
 /// Members that the file names; the newest contacts stay.
 const MEMBERS_KEPT_MAX: usize = 64;
 
@@ -79,13 +75,4 @@ impl AboutMesh {
             }
         });
     }
-}
-
-/// Whether the store's stamp (machine and file) is another than when it was written; notes the stamp of now.
-pub(super) fn came_from_a_backup(replica: &mut Replica<RedbShelf>, dir: &Path) -> bool {
-    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let stamp = format!("{} {}", machine.trim(), files::file_id(&dir.join("v6.redb"))).into_bytes();
-    let before = replica.shelf().get(Table::Meta, STAMP_ROW);
-    replica.shelf_mut().put((Table::Meta, STAMP_ROW.to_vec(), Some(stamp.clone())));
-    before.is_some_and(|before| before != stamp)
 }

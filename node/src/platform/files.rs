@@ -128,21 +128,59 @@ pub fn open_no_follow(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A number that names a file on its file system, so that a copy is told from the original; 0 where there is none.
-#[cfg(unix)]
-#[must_use]
-pub fn file_id(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).map_or(0, |meta| meta.ino())
+/// What a file system says of a file: no copy of it says the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileState {
+    /// Names the file and when it was made, without blanks.
+    pub identity: String,
+    /// When its content or anything else of it last changed, in nanoseconds by the file system's clock. No program can set it.
+    pub changed_ns: u128,
 }
 
-/// A number that names a file on its file system; Windows' standard library tells none, so its time of creation stands in.
-#[cfg(not(unix))]
-#[must_use]
-pub fn file_id(path: &Path) -> u64 {
-    let created = std::fs::metadata(path).and_then(|meta| meta.created()).ok();
-    let since = created.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-    since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+/// The state of a file.
+///
+/// # Errors
+/// The system's.
+#[cfg(unix)]
+pub fn state(path: &Path) -> io::Result<FileState> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = fs::metadata(path)?;
+    // A number is given again as soon as a file is gone; not every file system knows when a file was made.
+    let born = meta.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    let born_ns = born.map_or(0, |since| since.as_nanos());
+    let seconds = u128::try_from(meta.ctime()).unwrap_or_default();
+    let changed_ns = seconds * 1_000_000_000 + u128::try_from(meta.ctime_nsec()).unwrap_or_default();
+    Ok(FileState { identity: format!("{}.{born_ns}", meta.ino()), changed_ns })
+}
+
+/// The state of a file.
+///
+/// # Errors
+/// The system's.
+#[cfg(windows)]
+#[allow(unsafe_code, reason = "the standard library tells neither a file's number nor when it changed")]
+pub fn state(path: &Path) -> io::Result<FileState> {
+    use std::os::windows::io::AsRawHandle;
+    use windows_sys::Win32::Storage::FileSystem::{
+        BY_HANDLE_FILE_INFORMATION, FILE_BASIC_INFO, FileBasicInfo, GetFileInformationByHandle,
+        GetFileInformationByHandleEx,
+    };
+    let file = File::open(path)?;
+    let (mut by_handle, mut basic) = (BY_HANDLE_FILE_INFORMATION::default(), FILE_BASIC_INFO::default());
+    let size = u32::try_from(size_of::<FILE_BASIC_INFO>()).expect("a few bytes");
+    // SAFETY: the handle is open until the end of this function; both structures live as long and have the stated size.
+    let told = unsafe {
+        GetFileInformationByHandle(file.as_raw_handle(), &raw mut by_handle) != 0
+            && GetFileInformationByHandleEx(file.as_raw_handle(), FileBasicInfo, (&raw mut basic).cast(), size) != 0
+    };
+    if !told {
+        return Err(io::Error::last_os_error());
+    }
+    let number = u64::from(by_handle.nFileIndexHigh) << 32 | u64::from(by_handle.nFileIndexLow);
+    // In steps of 100 ns since 1601; only what is equal matters, and how much later something is.
+    let since_1970 = basic.ChangeTime - 116_444_736_000_000_000;
+    let changed_ns = u128::try_from(since_1970).unwrap_or_default() * 100;
+    Ok(FileState { identity: format!("{number}.{}", basic.CreationTime), changed_ns })
 }
 
 #[cfg(all(test, unix))]

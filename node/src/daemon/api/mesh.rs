@@ -19,6 +19,8 @@ use crate::daemon::{now_ms, random, views};
 
 /// How long an invite is good where its maker does not say.
 const EXPIRES_MS: u64 = 24 * 3_600 * 1_000;
+/// Why a node takes no work, and acknowledges none, for a while.
+const HOLDS: &str = "its store was lost or restored: it waits for other members to say what this node wrote before";
 
 pub(super) async fn status(api: &Api) -> Result<StatusView, ApiError> {
     let shared = Arc::clone(&api.0);
@@ -59,6 +61,7 @@ pub(super) async fn status(api: &Api) -> Result<StatusView, ApiError> {
             paused: usage
                 .paused
                 .then(|| "the blob store is full".to_owned())
+                .or_else(|| core.waits_for_own_feed().then(|| HOLDS.to_owned()))
                 .or_else(|| Some(core.offer().paused.clone()).filter(|why| !why.is_empty())),
             uptime_ms: now_ms().saturating_sub(shared.started_ms),
             blob_bytes: usage.bytes,
