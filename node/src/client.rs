@@ -237,17 +237,10 @@ impl Client {
         size_bytes: Option<u64>,
         body: Body,
     ) -> Result<Response<Incoming>, ClientError> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(hyper::header::HOST, &self.authority)
-            .header(hyper::header::AUTHORIZATION, format!("Bearer {}", self.token));
-        if let Some(size_bytes) = size_bytes {
-            request = request.header(hyper::header::CONTENT_LENGTH, size_bytes);
-        }
-        let request = request.body(body).map_err(|error| ClientError::Broken(error.to_string()))?;
+        // A question may be asked twice.
+        let may_repeat = method == Method::GET;
+        let mut request = self.request(method, path, size_bytes, body)?;
         let (mut connection, mut reused) = self.connection().await?;
-        let mut request = request;
         let response = loop {
             match connection.try_send_request(request).await {
                 Ok(response) => break response,
@@ -259,12 +252,36 @@ impl Client {
                         reused = false;
                     }
                     Some(_) => return Err(self.no_node(failure.into_error().to_string())),
+                    // It may have closed this one while the request was on its way.
+                    None if reused && may_repeat => {
+                        request = self.request(Method::GET, path, None, empty())?;
+                        connection = self.connect().await?;
+                        reused = false;
+                    }
                     None => return Err(broken(&failure.into_error())),
                 },
             }
         };
         *self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(connection);
         Ok(response)
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        size_bytes: Option<u64>,
+        body: Body,
+    ) -> Result<Request<Body>, ClientError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(hyper::header::HOST, &self.authority)
+            .header(hyper::header::AUTHORIZATION, format!("Bearer {}", self.token));
+        if let Some(size_bytes) = size_bytes {
+            request = request.header(hyper::header::CONTENT_LENGTH, size_bytes);
+        }
+        request.body(body).map_err(|error| ClientError::Broken(error.to_string()))
     }
 
     /// The idle connection if it can carry a request at once, else another; and whether it is the idle one.
@@ -352,4 +369,38 @@ pub fn percent_encode(text: &str) -> String {
         }
     }
     encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_on_a_connection_that_the_node_just_closed_is_asked_again() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let dir = tempfile::tempdir().expect("a directory");
+        let api = ApiFile { api: format!("http://{}", listener.local_addr().expect("its address")), pid: 1 };
+        std::fs::write(dir.path().join(API_FILE), serde_json::to_vec(&api).expect("JSON")).expect("written");
+        std::fs::write(dir.path().join(TOKEN_FILE), "token").expect("written");
+        let node = tokio::spawn(async move {
+            for _ in 0..2 {
+                let (mut socket, _) = listener.accept().await.expect("a client");
+                let mut question = [0; 1_024];
+                assert!(socket.read(&mut question).await.expect("a question") > 0);
+                socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n7").await.expect("answered");
+                // The next one comes, and nobody answers it.
+                drop(socket.read(&mut question).await);
+            }
+        });
+        let client = Client::open(dir.path()).expect("named");
+        assert_eq!(client.get::<u32>("/v1/one").await.expect("answered"), 7);
+        assert_eq!(client.get::<u32>("/v1/two").await.expect("answered on another connection"), 7);
+        // What changes something is not repeated.
+        let sent = client.send_json::<u32>(Method::POST, "/v1/three", &()).await;
+        assert!(matches!(sent, Err(ClientError::Broken(_))), "{sent:?}");
+        drop(client);
+        node.await.expect("it ends");
+    }
 }

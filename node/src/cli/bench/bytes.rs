@@ -20,6 +20,8 @@ const TRANSFER_MB_PER_S_MIN: f64 = 200.0;
 /// A resumed transfer sends nothing again but what came in this time before the receiver was killed: the store writes its
 /// index twice a second.
 const RESENT_S_MAX: f64 = 1.0;
+/// Interval in which the bytes of a transfer are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 const TREE_FILES: usize = 10_000;
 const TREE_FILES_QUICK: usize = 1_000;
 const TREE_FILES_PER_DIRECTORY: usize = 100;
@@ -74,7 +76,7 @@ pub(super) async fn transfer(plan: &Plan) -> anyhow::Result<Row> {
         tcp.keep("TCP", time_tcp_file(&mesh.dir("tcp"), bytes).await);
     }
     let rate = rates.median();
-    let resumed = resume(&mut mesh, bytes, whole_read.median(), megabytes(bytes) / rate).await?;
+    let resumed = resume(&mut mesh, bytes, whole_read.median()).await?;
     let met =
         rate >= TRANSFER_MB_PER_S_MIN && resumed.is_none_or(|again| again * megabytes(bytes) <= rate * RESENT_S_MAX);
     let again = resumed.map_or_else(
@@ -151,16 +153,26 @@ fn sent(mesh: &Mesh, receiver: usize) -> anyhow::Result<f64> {
 }
 
 /// Kills the receiver in the middle of a transfer and has it fetch again. Returns which share was sent twice.
-async fn resume(mesh: &mut Mesh, bytes: u64, whole: f64, whole_s: f64) -> anyhow::Result<Option<f64>> {
+async fn resume(mesh: &mut Mesh, bytes: u64, whole: f64) -> anyhow::Result<Option<f64>> {
     if !cfg!(target_os = "linux") || whole <= 0.0 {
         return Ok(None);
     }
     let id = artifact(mesh, bytes).await?;
     let to = without_it(mesh, &id).await?;
     let before = sent(mesh, to)?;
-    let half = Duration::from_secs_f64(whole_s / 2.0);
-    let cut = tokio::time::timeout(half, fetch(&mesh.nodes[to], &id)).await;
-    anyhow::ensure!(cut.is_err(), "the transfer was over before its receiver could be killed");
+    let half = async {
+        while sent(mesh, to)? - before < whole / 2.0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        reached = half => reached?,
+        fetched = fetch(&mesh.nodes[to], &id) => {
+            fetched?;
+            anyhow::bail!("the transfer was over before its receiver could be killed");
+        }
+    }
     mesh.nodes[to].kill().await?;
     let first = sent(mesh, to)? - before;
     mesh.nodes[to].restart().await?;

@@ -2,7 +2,7 @@
 
 Arguments: mode, count, workers, cores of each. Modes: `array` (one job of so many `true`), `sleep` (of so many `sleep 1`), `single`
 (so many jobs of one `true`, each waited for before the next), `together` (the same, submitted one after the other, waited for at
-the end), `idle` (prints the workers' process ids and waits for the end of its input).
+the end), `idle` (prints the process ids of the cluster, which is in this process, and waits for the end of its input).
 """
 
 import os
@@ -39,7 +39,6 @@ mode, count, workers, cores = sys.argv[1], *map(int, sys.argv[2:5])
 with tempfile.TemporaryDirectory() as directory:
     os.chdir(directory)
     with LocalCluster(directory) as cluster:
-        server = descendants(os.getpid())
         for _ in range(workers):
             cluster.start_worker(WorkerConfig(cores=cores))
         client = cluster.client()
@@ -52,7 +51,7 @@ with tempfile.TemporaryDirectory() as directory:
         }[mode]()
         time.sleep(0.5)
         if mode == "idle":
-            print("pids", *(pid for pid in descendants(os.getpid()) if pid not in server), flush=True)
+            print("\npids", os.getpid(), *descendants(os.getpid()), flush=True)
             sys.stdin.read()
         begun = time.monotonic()
         submitted = []

@@ -41,7 +41,12 @@ pub(super) async fn idle(plan: &Plan) -> anyhow::Result<Row> {
     }
     say(&format!("idle: {resident:?} MB, {cpu:?} %"));
     drop(mesh);
-    let hyperqueue = peer_words("HyperQueue worker", peers::idle_hyperqueue(&plan.python).await, watch).await;
+    let hyperqueue = peer_words(
+        "HyperQueue (server, worker and client in one Python process)",
+        peers::idle_hyperqueue(&plan.python).await,
+        watch,
+    )
+    .await;
     let syncthing = peer_words("syncthing", peers::idle_syncthing().await, watch).await;
     let met = resident.max() <= RESIDENT_MB_MAX && cpu.max() <= CPU_PERCENT_MAX;
     let words = format!(

@@ -116,16 +116,20 @@ impl Idle {
     }
 }
 
-/// A HyperQueue worker with one core.
+/// HyperQueue with one worker of one core; its package runs server, worker and client in one process.
 pub(super) async fn idle_hyperqueue(python: &Path) -> anyhow::Result<Idle> {
     let mut child = hyperqueue(python, "idle", 0, Cluster { workers: 1, cores: 1 }).spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
-    let line = tokio::time::timeout(LISTENS_MAX, lines.next_line()).await.context("it does not start")??;
-    let pids: Vec<u32> = line
-        .as_deref()
-        .and_then(|line| line.strip_prefix("pids "))
-        .map_or_else(Vec::new, |pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect());
-    ensure!(!pids.is_empty(), "{} has no package hyperqueue, or its worker does not start", python.display());
+    let read = async {
+        // It says more than that.
+        while let Some(line) = lines.next_line().await? {
+            if let Some(pids) = line.strip_prefix("pids ") {
+                return anyhow::Ok(pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect());
+            }
+        }
+        bail!("{} has no package hyperqueue", python.display())
+    };
+    let pids: Vec<u32> = tokio::time::timeout(LISTENS_MAX, read).await.context("it does not start")??;
     Ok(Idle { pids, child, _dir: None })
 }
 
