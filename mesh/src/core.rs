@@ -194,6 +194,8 @@ pub struct Core<S> {
     retaining: retain::Retaining,
     lost_peers_at: Vec<Time>,
     hold_own_feed: bool,
+    /// The highest number of our feed that somebody told of while we wait to hear it; kept in the store.
+    told_of_seq: u64,
     heard_heads: bool,
     /// Who said what it knows of all feeds.
     heads_from: BTreeSet<NodeId>,
@@ -203,13 +205,15 @@ pub struct Core<S> {
     wake: Option<Time>,
 }
 
-/// Row that is there while a node waits to hear what it wrote.
+/// Row that is there while a node waits to hear what it wrote: the highest number of its feed that somebody told of.
 const HOLD_ROW: &[u8] = b"hold";
 
 /// Notes in the store that it was lost, or came from a backup: until the core has heard what it wrote before, it writes nothing
 /// and takes no work, whatever the number of restarts.
 pub fn hold_own_feed<S: Shelf>(replica: &mut Replica<S>) {
-    replica.shelf_mut().put((Table::Meta, HOLD_ROW.to_vec(), Some(Vec::new())));
+    if replica.shelf().get(Table::Meta, HOLD_ROW).is_none() {
+        replica.shelf_mut().put((Table::Meta, HOLD_ROW.to_vec(), Some(0u64.to_be_bytes().to_vec())));
+    }
 }
 
 impl<S: Shelf> Core<S> {
@@ -217,7 +221,8 @@ impl<S: Shelf> Core<S> {
     #[must_use]
     pub fn new(signer: impl Signer + 'static, replica: Replica<S>, config: Config, now: Now) -> Self {
         let me = signer.node();
-        let hold_own_feed = replica.shelf().get(Table::Meta, HOLD_ROW).is_some();
+        let hold_row = replica.shelf().get(Table::Meta, HOLD_ROW);
+        let hold_own_feed = hold_row.is_some();
         let mut offer = config.offer.clone();
         offer.incarnation = config.incarnation;
         offer.free = offer.slots;
@@ -273,6 +278,7 @@ impl<S: Shelf> Core<S> {
             retaining: retain::Retaining::default(),
             lost_peers_at: Vec::new(),
             hold_own_feed,
+            told_of_seq: hold_row.and_then(|row| row.try_into().ok()).map_or(0, u64::from_be_bytes),
             heard_heads: false,
             heads_from: BTreeSet::new(),
             began_at: now.mono,

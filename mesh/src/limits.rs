@@ -57,6 +57,8 @@ pub const FLUSH_BURST: u64 = 6;
 /// Time after which a node that lost its store, or has it from a backup, no longer waits for members that are not here to say
 /// what they know of its feed.
 pub const HOLD_OWN_FEED_MS: u64 = 60_000;
+/// Time after which it no longer waits for what somebody said that there is of its feed, and nobody gave: it may be a lie.
+pub const HOLD_FOR_TOLD_MS: u64 = 600_000;
 /// Interval in which such a node looks whether it has waited enough.
 pub const HOLD_LOOK_EVERY_MS: u64 = 250;
 /// Time that a driver may let gossip wait for more of it: whoever takes part in a job is told directly.

@@ -10,6 +10,7 @@ use crdt::job::{CheckpointRef, ClaimId, JobSpec};
 use crdt::replica::{FoundingWords, Replica};
 use crdt::roster::{Admission, Invite, Role};
 use crdt::shelf::MemoryShelf;
+use mesh::msg::Msg;
 use mesh::offer::Offer;
 use mesh::{Command, Config, Core, Effect, Effects, Input, Now, Retention, Time};
 
@@ -125,6 +126,17 @@ impl Mesh {
         self.input(0, Input::Command { request: 1, command });
     }
 
+    /// A node starts anew, without links, over a store that is a copy.
+    fn restore(&mut self, at: usize, shelf: MemoryShelf) {
+        let mut replica = Replica::open(shelf).expect("a mesh");
+        mesh::core::hold_own_feed(&mut replica);
+        let key = SigningKey::from_bytes(&[u8::try_from(at + 1).expect("few"); 32]);
+        let now = Now { mono: Time(3_600_000_000 + self.now_ms * 1_000), wall_ms: WALL_MS + self.now_ms };
+        let offer = Offer { cores: 1, ..Offer::default() };
+        let config = Config { seed: [4; 32], incarnation: now.wall_ms, retention: Retention::default(), offer };
+        self.cores[at] = Core::new(key, replica, config, now);
+    }
+
     fn run_until(&mut self, until_ms: u64, nodes: &[usize]) {
         while self.now_ms < until_ms {
             self.now_ms += STEP_MS;
@@ -203,16 +215,65 @@ fn a_task_whose_voters_lost_their_stores_waits_for_a_person() {
     assert!(!before.contains("person"), "{before}");
     for at in [1, 2] {
         mesh.link(at, 0, false);
-        let mut replica = Replica::open(mesh.cores[at].replica().shelf().clone()).expect("a mesh");
-        mesh::core::hold_own_feed(&mut replica);
-        let key = SigningKey::from_bytes(&[u8::try_from(at + 1).expect("few"); 32]);
-        let now = Now { mono: Time(3_600_000_000 + mesh.now_ms * 1_000), wall_ms: WALL_MS + mesh.now_ms };
-        let offer = Offer { cores: 1, ..Offer::default() };
-        let config = Config { seed: [4; 32], incarnation: now.wall_ms, retention: Retention::default(), offer };
-        mesh.cores[at] = Core::new(key, replica, config, now);
+        let shelf = mesh.cores[at].replica().shelf().clone();
+        mesh.restore(at, shelf);
         mesh.link(at, 0, true);
     }
     mesh.run_until(8_000, &[0, 1, 2]);
     let after = why(&mut mesh);
     assert!(after.starts_with("waits for a person: 2 of its 3 voters"), "{after}");
+}
+
+/// The second node's disk came from a backup; the first told that there is more, and went away before it gave it.
+fn told_of_more() -> Mesh {
+    let mut mesh = Mesh::new(&[0, 0, 0]);
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        mesh.link(a, b, true);
+    }
+    mesh.run_until(2_000, &[0, 1, 2]);
+    let backup = mesh.cores[1].replica().shelf().clone();
+    mesh.gossips = false;
+    mesh.link(1, 2, false);
+    let person = mesh.cores[1].replica().roster().person(&mesh.cores[1].me()).expect("a member");
+    let spec = JobSpec { command: vec!["true".into()], person, ..JobSpec::default() };
+    mesh.input(1, Input::Command { request: 1, command: Command::Submit(vec![(JobId([5; 16]), spec)]) });
+    mesh.run_until(3_000, &[0, 1, 2]);
+    let (first, me) = (mesh.cores[0].me(), mesh.cores[1].me());
+    let head = mesh.cores[0].replica().feeds()[&me].clone();
+    assert!(head.seq > mesh.cores[2].replica().feeds().get(&me).map_or(0, |feed| feed.seq), "the third knows less");
+    mesh.link(0, 1, false);
+    mesh.link(0, 2, false);
+    mesh.restore(1, backup);
+    mesh.input(1, Input::Connected(first));
+    let heads = Msg::Heads(vec![(me, head.seq, head.hash)]).encode();
+    mesh.input(1, Input::Message { from: first, bytes: heads });
+    mesh.input(1, Input::Disconnected(first));
+    mesh.link(1, 2, true);
+    mesh
+}
+
+#[test]
+fn who_was_told_of_more_of_its_feed_waits_for_it_though_the_teller_went_away() {
+    let mut mesh = told_of_more();
+    mesh.run_until(mesh::limits::HOLD_OWN_FEED_MS + 20_000, &[1, 2]);
+    assert!(mesh.cores[1].waits_for_own_feed());
+    // Also when it is started again.
+    let shelf = mesh.cores[1].replica().shelf().clone();
+    mesh.link(1, 2, false);
+    mesh.restore(1, shelf);
+    mesh.link(1, 2, true);
+    mesh.run_until(2 * mesh::limits::HOLD_OWN_FEED_MS + 40_000, &[1, 2]);
+    assert!(mesh.cores[1].waits_for_own_feed());
+    mesh.link(0, 1, true);
+    mesh.run_until(mesh.now_ms + 1_000, &[0, 1, 2]);
+    assert!(!mesh.cores[1].waits_for_own_feed());
+    let me = mesh.cores[1].me();
+    assert_eq!(mesh.cores[1].replica().feeds()[&me].hash, mesh.cores[0].replica().feeds()[&me].hash);
+}
+
+#[test]
+fn nobody_waits_for_ever_for_what_somebody_said_that_there_is() {
+    let mut mesh = told_of_more();
+    mesh.run_until(mesh::limits::HOLD_FOR_TOLD_MS + 10_000, &[1, 2]);
+    assert!(!mesh.cores[1].waits_for_own_feed());
 }

@@ -14,8 +14,8 @@ use serde::Serialize;
 use super::{Core, HOLD_ROW, Phase, WaitingAck};
 use crate::io::{Ack, Effect, Effects};
 use crate::limits::{
-    FLUSH_BURST, FLUSH_EVERY_MS, GOSSIP_BYTES_MAX, GOSSIP_EVERY_MS, HOLD_LOOK_EVERY_MS, HOLD_OWN_FEED_MS,
-    RECEIPT_WAIT_MS,
+    FLUSH_BURST, FLUSH_EVERY_MS, GOSSIP_BYTES_MAX, GOSSIP_EVERY_MS, HOLD_FOR_TOLD_MS, HOLD_LOOK_EVERY_MS,
+    HOLD_OWN_FEED_MS, RECEIPT_WAIT_MS,
 };
 use crate::msg::Msg;
 use crate::time::Now;
@@ -62,7 +62,8 @@ impl<S: Shelf> Core<S> {
     }
 
     /// Whether all members said what they know of our feed and we have all of that. After a while those are enough that are
-    /// here: what only an absent one knows would be forked. A node that never had a peer goes on alone.
+    /// here: what only an absent one knows would be forked. What one of them told of before it went away is waited for much
+    /// longer. A node that never had a peer goes on alone.
     fn own_feed_is_whole(&mut self, now: Now) -> bool {
         let roster = self.replica.roster();
         let alone = roster.members.len() == 1;
@@ -75,7 +76,9 @@ impl<S: Shelf> Core<S> {
             roster.standing().filter(|(node, _)| **node != self.me).all(|(node, _)| self.heads_from.contains(node));
         let long = self.began_at.plus_ms(HOLD_OWN_FEED_MS) <= now.mono;
         let heard = self.heard_heads && knows_all && (all || long);
-        let whole = alone || (heard && !self.peer_heads.contains_key(&self.me));
+        let ours = self.replica.feeds().get(&self.me).map_or(0, |feed| feed.seq);
+        let has_told = ours >= self.told_of_seq || self.began_at.plus_ms(HOLD_FOR_TOLD_MS) <= now.mono;
+        let whole = alone || (heard && has_told && !self.peer_heads.contains_key(&self.me));
         if whole {
             self.hold_own_feed = false;
             self.slot_freed = true;

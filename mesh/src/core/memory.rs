@@ -99,6 +99,7 @@ memory! {
     retaining: super::retain::Retaining,
     lost_peers_at: Vec<Time>,
     hold_own_feed: bool,
+    told_of_seq: u64,
     heard_heads: bool,
     heads_from: BTreeSet<NodeId>,
     began_at: Time,

@@ -8,7 +8,7 @@ use crdt::bundle::Bundle;
 use crdt::doc::DocKind;
 use crdt::ids::{BundleHash, NodeId};
 use crdt::replica::{Applied, Feed, ForkProof, Ingest};
-use crdt::shelf::Shelf;
+use crdt::shelf::{Shelf, Table};
 use rand::RngExt;
 use serde_bytes::ByteBuf;
 
@@ -257,6 +257,10 @@ impl<S: Shelf> Core<S> {
                 return;
             }
             self.strange_heads.insert(author);
+        }
+        if self.hold_own_feed && author == self.me && seq > self.told_of_seq {
+            self.told_of_seq = seq;
+            self.replica.shelf_mut().put((Table::Meta, super::HOLD_ROW.to_vec(), Some(seq.to_be_bytes().to_vec())));
         }
         if seq > ours {
             let entry = self.peer_heads.entry(author).or_insert((seq, at));
