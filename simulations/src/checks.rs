@@ -429,7 +429,8 @@ impl World {
     /// out.
     fn standing(&self) -> Vec<u32> {
         let running = self.running();
-        let members: Vec<u32> = running.iter().copied().filter(|at| *at < self.plan.nodes).collect();
+        let counts = |at: &u32| *at < self.plan.nodes && !self.revoked.contains(at);
+        let members: Vec<u32> = running.iter().copied().filter(counts).collect();
         let is_member = |at: u32| {
             let id = self.node(at).id;
             let knows = |other: &u32| self.core(*other).is_some_and(|core| core.replica().roster().is_member(&id));
