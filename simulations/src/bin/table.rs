@@ -19,6 +19,8 @@ const SIZES: [u32; 6] = [3, 10, 30, 100, 300, 1_000];
 /// Jobs of each simulated run: ten seconds at 50 a second.
 const JOBS: u32 = 500;
 const JOBS_QUICK: u32 = 100;
+/// Size of the mesh of real nodes in the row `bystander` of `v6 bench`.
+const REAL_NODES: u32 = 20;
 
 /// Measures V6 beside its peers, and writes a table and pictures.
 #[derive(Debug, Parser)]
@@ -65,13 +67,19 @@ fn run(args: &Args) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.out).with_context(|| format!("making {}", args.out.display()))?;
     let mut text = String::from("# V6 beside its peers\n\nMade by `make bench`");
     writeln!(text, "; {}\n", circumstances(args))?;
+    let mut rows = Vec::new();
     if !args.growth_only {
-        let rows = measured(args)?;
+        rows = measured(args)?;
         beside(&rows, &mut text)?;
         ratios(&args.out.join("beside.svg"), &rows)?;
     }
-    let grown = growth(if args.quick { JOBS_QUICK } else { JOBS })?;
-    growth_table(&grown, &mut text)?;
+    let jobs = if args.quick { JOBS_QUICK } else { JOBS };
+    let per_message_us = match real_bystander_us(&rows) {
+        Some(real_us) => Some(real_us / grow(REAL_NODES, jobs)?.messages),
+        None => None,
+    };
+    let grown = SIZES.into_iter().map(|nodes| grow(nodes, jobs)).collect::<anyhow::Result<Vec<Grown>>>()?;
+    growth_table(&grown, per_message_us, &mut text)?;
     let placement = [
         ("median", grown.iter().map(|g| (g.nodes, g.placement.0)).collect()),
         ("99th percentile", grown.iter().map(|g| (g.nodes, g.placement.1)).collect()),
@@ -135,25 +143,31 @@ fn beside(rows: &[Value], text: &mut String) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn growth(jobs: u32) -> anyhow::Result<Vec<Grown>> {
-    let mut grown = Vec::new();
-    for nodes in SIZES {
-        eprintln!("table: {nodes} simulated nodes");
-        let wish = Wish { seed: 1, nodes, jobs, hours: None, faults: Vec::new() };
-        let (begun, before) = (Instant::now(), cpu_us());
-        let report = simulations::run(Plan::draw(&wish));
-        ensure!(report.violations.is_empty(), "{nodes} nodes: {:?}", report.violations);
-        let cpu = cpu_us().map_or(f64::NAN, |now| now - before.unwrap_or(0.0));
-        grown.push(Grown {
-            nodes,
-            placement: (report.placement_ms.p50, report.placement_ms.p99),
-            bytes: report.bystander.bytes_per_job,
-            messages: report.bystander.messages_per_job,
-            cpu_us: cpu / f64::from(nodes) / f64::from(jobs),
-        });
-        eprintln!("table: {nodes} nodes took {:.1} s", begun.elapsed().as_secs_f64());
-    }
-    Ok(grown)
+/// Processor time that a job costs a real node without a part in it, what it costs without any job counted in, microseconds.
+fn real_bystander_us(rows: &[Value]) -> Option<f64> {
+    let row = rows.iter().find(|row| row["name"] == "bystander")?;
+    let median = |name: &str| {
+        let pair = row["numbers"].as_array()?.iter().find(|pair| pair[0] == name)?;
+        pair[1]["median"].as_f64()
+    };
+    Some((median("cpu_ms_per_job")? + median("idle_cpu_ms_per_job")?) * 1e3)
+}
+
+fn grow(nodes: u32, jobs: u32) -> anyhow::Result<Grown> {
+    eprintln!("table: {nodes} simulated nodes");
+    let wish = Wish { seed: 1, nodes, jobs, hours: None, faults: Vec::new() };
+    let (begun, before) = (Instant::now(), cpu_us());
+    let report = simulations::run(Plan::draw(&wish));
+    ensure!(report.violations.is_empty(), "{nodes} nodes: {:?}", report.violations);
+    let cpu = cpu_us().map_or(f64::NAN, |now| now - before.unwrap_or(0.0));
+    eprintln!("table: {nodes} nodes took {:.1} s", begun.elapsed().as_secs_f64());
+    Ok(Grown {
+        nodes,
+        placement: (report.placement_ms.p50, report.placement_ms.p99),
+        bytes: report.bystander.bytes_per_job,
+        messages: report.bystander.messages_per_job,
+        cpu_us: cpu / f64::from(nodes) / f64::from(jobs),
+    })
 }
 
 /// Time of the processor that this process took, microseconds.
@@ -169,22 +183,28 @@ fn cpu_us() -> Option<f64> {
     None
 }
 
-fn growth_table(grown: &[Grown], text: &mut String) -> anyhow::Result<()> {
+fn growth_table(grown: &[Grown], per_message_us: Option<f64>, text: &mut String) -> anyhow::Result<()> {
     writeln!(text, "## As the mesh grows\nSimulated, LAN latencies, no-op jobs at 50 a second.\n")?;
-    writeln!(text, "| nodes | placement median, p99 | bystander per job | processor per node and job |")?;
-    writeln!(text, "| --- | --- | --- | --- |")?;
+    writeln!(
+        text,
+        "| nodes | placement median, p99 | bystander per job | its processor, estimated | simulator's processor |"
+    )?;
+    writeln!(text, "| --- | --- | --- | --- | --- |")?;
     for g in grown {
+        let real = per_message_us.map_or_else(|| "-".to_owned(), |us| format!("{:.2} ms", us * g.messages / 1e3));
         writeln!(
             text,
-            "| {} | {:.1} ms, {:.1} ms | {:.0} B in {:.1} messages | {:.0} µs |",
+            "| {} | {:.1} ms, {:.1} ms | {:.0} B in {:.1} messages | {real} | {:.0} µs |",
             g.nodes, g.placement.0, g.placement.1, g.bytes, g.messages, g.cpu_us
         )?;
     }
     writeln!(text, "\n![placement](placement.svg) ![bystander](bystander.svg)\n")?;
+    let message = per_message_us.map_or_else(|| "not measured".to_owned(), |us| format!("{us:.0} µs"));
     writeln!(
         text,
-        "The bystander's bytes hold copies by gossip and all idle traffic of the time. The processor's time holds the\n\
-         simulation's own; the simulator knows no sockets and no disk."
+        "The bystander's bytes and messages hold copies by gossip and all idle traffic of the time. Estimated: the\n\
+         messages, each at what one costs a real node (row `bystander`, all of its processor's time over the messages of\n\
+         {REAL_NODES} simulated nodes: {message}). The simulator's processor: all of its time per node and job."
     )?;
     Ok(())
 }
