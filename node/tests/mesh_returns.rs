@@ -145,6 +145,8 @@ fn a_store_that_was_written_over_with_its_backup_forks_nothing() {
     let alpha = Node::again(root.path(), "alpha", &["--slots", "0"]);
     let waits = alpha.json(&["status", "--json"])["paused"].clone();
     assert!(waits.as_str().is_some_and(|why| why.contains("other members")), "{waits}");
+    let refused = alpha.refused(&["run", "--detach", "--", "true"]);
+    assert!(refused.contains("store was lost or restored") && refused.contains("another node"), "{refused}");
     let beta = std::thread::scope(|scope| {
         // Asked for while nobody is there who knows what is missing.
         scope.spawn(|| run(&alpha));

@@ -7,6 +7,7 @@ mod mesh;
 mod trace;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::mesh::{Ack, Command, Refusal};
 use bytes::Bytes;
@@ -14,10 +15,17 @@ use crdt::ids::{BlobHash, NodeId};
 use web_gateway::api::*;
 
 use super::Shared;
-use super::driver::NodeCore;
+use super::driver::{CoreHandle, NodeCore};
 
 /// Chunks of a recording between the node and who reads it.
 const RECORDED_CHUNKS: usize = 64;
+
+/// Why a node takes no work, and acknowledges none, for a while.
+pub(super) const HOLDS: &str =
+    "its store was lost or restored: it waits for other members to say what this node wrote before";
+/// Time that a wish waits for them before it is refused.
+const HOLD_PATIENCE: Duration = Duration::from_secs(15);
+const HOLD_LOOK: Duration = Duration::from_millis(50);
 
 /// The node as the API sees it.
 pub(super) struct Api(pub(super) Arc<Shared>);
@@ -41,6 +49,23 @@ pub(super) fn refusal(refusal: Refusal) -> ApiError {
     }
 }
 
+/// Hands a wish to the core, once the core may write.
+///
+/// # Errors
+/// What the core refuses; it waits to hear what it wrote before its store was lost.
+pub(super) async fn wish(core: &CoreHandle, command: Command) -> Result<Result<Ack, Refusal>, ApiError> {
+    let deadline = tokio::time::Instant::now() + HOLD_PATIENCE;
+    while core.ask(|core| core.waits_for_own_feed()).await.ok_or_else(stopping)? {
+        if tokio::time::Instant::now() >= deadline {
+            return Err(ApiError::NotReady(format!(
+                "this node takes nothing yet: {HOLDS}; try again later, or on another node"
+            )));
+        }
+        tokio::time::sleep(HOLD_LOOK).await;
+    }
+    core.command(command).await.ok_or_else(stopping)
+}
+
 impl Api {
     async fn ask<T: Send + 'static>(
         &self,
@@ -50,7 +75,7 @@ impl Api {
     }
 
     async fn command(&self, command: Command) -> Result<Ack, ApiError> {
-        self.0.core.command(command).await.ok_or_else(stopping)?.map_err(refusal)
+        wish(&self.0.core, command).await?.map_err(refusal)
     }
 }
 

@@ -13,7 +13,7 @@ use mesh::Command;
 use tokio::sync::Mutex;
 use web_gateway::api::{ApiError, NoteEdit, NoteView};
 
-use super::api::{internal, refusal, stopping};
+use super::api::{internal, refusal, stopping, wish};
 use super::{Shared, now_ms};
 
 /// Whose turn it is to edit.
@@ -72,8 +72,8 @@ async fn edit_in_turn(shared: &Shared, id: NoteId, edit: NoteEdit) -> Result<Not
     });
     let (mut view, change) = made.await.map_err(internal)?.map_err(refused)?;
     if let Some(change) = change {
-        let wish = Command::Write(vec![Change::notebook(DocId::note(id), change)]);
-        let ack = shared.core.command(wish).await.ok_or_else(stopping)?.map_err(refusal)?;
+        let command = Command::Write(vec![Change::notebook(DocId::note(id), change)]);
+        let ack = wish(&shared.core, command).await?.map_err(refusal)?;
         view.durable_on = Some(ack.durable_on);
     }
     Ok(view)

@@ -10,7 +10,7 @@ use crdt::limits::TASKS_PER_JOB_MAX;
 use crdt::shelf::{Shelf, Table};
 use web_gateway::api::*;
 
-use super::{Api, internal, refusal, stopping};
+use super::{Api, internal, refusal, stopping, wish};
 use crate::daemon::driver::NodeCore;
 use crate::daemon::{logs, now_ms, random, views};
 use crate::tree::Manifest;
@@ -98,7 +98,7 @@ pub(super) async fn submit(api: &Api, jobs: Vec<PlannedJob>) -> Result<Vec<Submi
 
 pub(super) async fn cancel(api: &Api, id: &str) -> Result<Cancelled, ApiError> {
     let id = job_id(api, id).await?;
-    let answer = api.0.core.command(Command::Cancel(id)).await.ok_or_else(stopping)?;
+    let answer = wish(&api.0.core, Command::Cancel(id)).await?;
     let durable_on = match answer {
         Ok(ack) => ack.durable_on,
         Err(Refusal::Over(..)) => 1,

@@ -14,13 +14,11 @@ use crdt::ticket::Ticket;
 use serde_bytes::ByteArray;
 use web_gateway::api::*;
 
-use super::{Api, internal};
+use super::{Api, HOLDS, internal};
 use crate::daemon::{now_ms, random, views};
 
 /// How long an invite is good where its maker does not say.
 const EXPIRES_MS: u64 = 24 * 3_600 * 1_000;
-/// Why a node takes no work, and acknowledges none, for a while.
-const HOLDS: &str = "its store was lost or restored: it waits for other members to say what this node wrote before";
 
 pub(super) async fn status(api: &Api) -> Result<StatusView, ApiError> {
     let shared = Arc::clone(&api.0);
