@@ -15,7 +15,8 @@ pub use packed::Packed;
 
 use crate::cbor;
 use crate::doc::{DocId, DocKind, Key, KeyError};
-use crate::ids::{BundleHash, MeshId, NodeId, NoteId};
+use crate::ids::{BundleHash, EntryId, MeshId, NodeId, NoteId};
+use crate::ledger::{EntryError, Signed};
 use crate::limits::{BUNDLE_BYTES_MAX, BUNDLE_CHANGES_MAX, SEAL_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::mutant::{Mutant, is_made};
 use crate::notebook::{self, NoteRefusal};
@@ -61,6 +62,14 @@ impl Change {
         let body = RegisterBody(key.to_string(), ByteBuf::from(cbor::encode(value)));
         let kind = if *key == Key::Seal { ChangeKind::Lasting } else { ChangeKind::Register };
         Self { doc, kind, body: cbor::encode(&body).into() }
+    }
+
+    /// An entry of the ledger.
+    #[must_use]
+    pub fn entry(entry: &Signed) -> Self {
+        let body = RegisterBody(Key::Entry(entry.id).to_string(), ByteBuf::from(entry.bytes.clone()));
+        let doc = DocId::ledger(entry.subject());
+        Self { doc, kind: ChangeKind::Register, body: cbor::encode(&body).into() }
     }
 
     /// A change of a notebook.
@@ -165,6 +174,9 @@ pub enum BundleError {
     /// Not one sound change of that notebook by that author.
     #[error("change {0}: {1}")]
     Note(usize, NoteRefusal),
+    /// Not an entry that signs itself, under its own name.
+    #[error("change {0}: {1}")]
+    Entry(usize, EntryError),
 }
 
 impl From<Bundle> for ByteBuf {
@@ -345,7 +357,7 @@ impl Header {
         let mut changes = Vec::with_capacity(wire_changes.len());
         for (doc, kind, hash) in wire_changes {
             let kind = match (kind, doc.kind) {
-                (1, DocKind::Roster | DocKind::Job | DocKind::Feed) => ChangeKind::Register,
+                (1, DocKind::Roster | DocKind::Job | DocKind::Feed | DocKind::Ledger) => ChangeKind::Register,
                 (2, DocKind::Note) => ChangeKind::Notebook,
                 (3, DocKind::Job) => ChangeKind::Lasting,
                 _ => {
@@ -380,9 +392,24 @@ fn read_body(at: usize, author: NodeId, doc: DocId, kind: ChangeKind, raw: &[u8]
             if value.len() > most || cbor::check(&value).is_err() {
                 return Err(BundleError::Value(at));
             }
+            if let Key::Entry(id) = &key {
+                examine(*id, doc, &value).map_err(|e| BundleError::Entry(at, e))?;
+            }
             Ok(Body::Register { key, value: value.into_vec().into() })
         }
     }
+}
+
+/// Whether a register of the ledger is an entry that signs itself, under its own name, in its subject's document.
+fn examine(id: EntryId, doc: DocId, value: &[u8]) -> Result<(), EntryError> {
+    let entry = Signed::verify(value)?;
+    if entry.id != id {
+        return Err(EntryError::Name);
+    }
+    if DocId::ledger(entry.subject()) != doc {
+        return Err(EntryError::Subject);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

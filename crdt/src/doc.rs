@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ids::{InviteId, JobId, NodeId, NoteId, PersonId};
+use crate::ids::{EntryId, InviteId, JobId, NodeId, NoteId, PersonId};
 use crate::limits::{ATTEMPTS_MAX, KEY_BYTES_MAX, TASKS_PER_JOB_MAX};
 
 /// What kind of document it is. The number is part of the protocol.
@@ -20,6 +20,8 @@ pub enum DocKind {
     Feed = 3,
     /// A text that people write together.
     Note = 4,
+    /// The entries about one subject of the ledger.
+    Ledger = 5,
 }
 
 /// A document's name: its kind and 16 bytes.
@@ -51,6 +53,14 @@ impl DocId {
         Self { kind: DocKind::Note, id: id.0 }
     }
 
+    /// The document of all entries about a subject: named by the first half of the subject's name.
+    #[must_use]
+    pub fn ledger(subject: EntryId) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&subject.0[..16]);
+        Self { kind: DocKind::Ledger, id }
+    }
+
     /// The name's bytes: kind, then id.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::LEN] {
@@ -69,6 +79,7 @@ impl DocId {
             2 => DocKind::Job,
             3 => DocKind::Feed,
             4 => DocKind::Note,
+            5 => DocKind::Ledger,
             _ => return None,
         };
         let mut id = [0; 16];
@@ -91,6 +102,7 @@ impl std::fmt::Display for DocId {
             DocKind::Feed => f.write_str("feed"),
             DocKind::Job => write!(f, "job/{}", JobId(self.id)),
             DocKind::Note => write!(f, "note/{}", NoteId(self.id)),
+            DocKind::Ledger => write!(f, "ledger/{}", data_encoding::HEXLOWER.encode(&self.id)),
         }
     }
 }
@@ -104,6 +116,8 @@ impl std::str::FromStr for DocId {
             None if text == "feed" => Ok(Self::FEED),
             Some(("note", id)) => Ok(Self::note(id.parse()?)),
             Some(("job", id)) => Ok(Self::job(id.parse()?)),
+            // An entry's document has an id of a note's form.
+            Some(("ledger", id)) => Ok(Self { kind: DocKind::Ledger, id: id.parse::<NoteId>()?.0 }),
             _ => Ok(Self::job(text.parse()?)),
         }
     }
@@ -200,6 +214,8 @@ pub enum Key {
     Accept(TaskRange),
     /// `seal`.
     Seal,
+    /// `entry/<hash of its value>`.
+    Entry(EntryId),
     /// `checkpoint/<node>`: of the feed of its writer, or of one who is gone by an admin.
     Checkpoint(NodeId),
 }
@@ -233,6 +249,10 @@ impl Key {
             DocKind::Job => job_key(head, &rest),
             DocKind::Feed => match (head, &rest[..]) {
                 ("checkpoint", [node]) => node.parse().ok().map(Self::Checkpoint),
+                _ => None,
+            },
+            DocKind::Ledger => match (head, &rest[..]) {
+                ("entry", [id]) => id.parse().ok().map(Self::Entry),
                 _ => None,
             },
             DocKind::Note => None,
@@ -270,6 +290,7 @@ impl std::fmt::Display for Key {
             Self::Lost(attempt, range, node) => write!(f, "lost/{attempt}/{range}/{node}"),
             Self::Accept(range) => write!(f, "accept/{range}"),
             Self::Seal => f.write_str("seal"),
+            Self::Entry(id) => write!(f, "entry/{id}"),
             Self::Checkpoint(node) => write!(f, "checkpoint/{node}"),
         }
     }

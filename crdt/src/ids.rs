@@ -130,6 +130,10 @@ id!(
     InviteId, 32
 );
 id!(
+    /// An entry of the ledger: BLAKE3 of its signed bytes.
+    EntryId, 32
+);
+id!(
     /// A notebook.
     NoteId, 16
 );

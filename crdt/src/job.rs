@@ -124,6 +124,7 @@ impl Job {
             | Key::Role(..)
             | Key::Revoke(_)
             | Key::Recover(_)
+            | Key::Entry(_)
             | Key::Checkpoint(_) => true,
             Key::Seal => match cbor::decode(value) {
                 Ok(seal) => {
@@ -161,6 +162,7 @@ impl Job {
             | Key::Role(..)
             | Key::Revoke(_)
             | Key::Recover(_)
+            | Key::Entry(_)
             | Key::Checkpoint(_) => return Err(()),
         })
     }

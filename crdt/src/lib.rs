@@ -8,6 +8,7 @@ pub mod cbor;
 pub mod doc;
 pub mod ids;
 pub mod job;
+pub mod ledger;
 pub mod limits;
 pub mod mutant;
 pub mod notebook;

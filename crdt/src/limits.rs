@@ -17,6 +17,14 @@ pub const VALUE_BYTES_MAX: usize = 256 * 1024;
 pub const WAITING_BUNDLES_PER_AUTHOR_MAX: usize = 64;
 /// Bundles of authors that are not known (yet). More: the newest is dropped, repair brings it again.
 pub const WAITING_UNKNOWN_BUNDLES_MAX: usize = 256;
+/// Bytes of an entry's title.
+pub const ENTRY_TITLE_BYTES_MAX: usize = 1_024;
+/// Bytes of an entry's body.
+pub const ENTRY_BODY_BYTES_MAX: usize = 128 * 1024;
+/// Tags of an entry.
+pub const ENTRY_TAGS_MAX: usize = 64;
+/// Bytes of a tag, and of a language's name.
+pub const ENTRY_TAG_BYTES_MAX: usize = 128;
 /// Milliseconds that a stamp may lie ahead before no clock advances from it.
 pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1_000;
 

@@ -8,6 +8,7 @@ mod counts;
 mod docs;
 mod extracts;
 mod feeds;
+mod ledger;
 mod memory;
 mod open;
 mod prune;

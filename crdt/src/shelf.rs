@@ -25,6 +25,10 @@ pub enum Table {
     OpenJobs,
     /// `created, job → ()`.
     JobsByTime,
+    /// `subject's document → row` of the ledger, for lists.
+    Ledger,
+    /// `created, subject → ()` of the ledger.
+    LedgerByTime,
     /// `author, seq → the other branch` of a fork.
     Forks,
     /// `job, task → what this node said as a voter`.
@@ -37,7 +41,7 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Bundles,
         Self::Registers,
         Self::Notes,
@@ -46,6 +50,8 @@ impl Table {
         Self::Jobs,
         Self::OpenJobs,
         Self::JobsByTime,
+        Self::Ledger,
+        Self::LedgerByTime,
         Self::Forks,
         Self::Votes,
         Self::Peers,

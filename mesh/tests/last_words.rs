@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use bytes::Bytes;
 use crdt::SigningKey;
 use crdt::bundle::Change;
 use crdt::doc::{DocId, Key};
 use crdt::ids::{BlobHash, InviteId, JobId, NodeId};
-use crdt::job::{CheckpointRef, ClaimId, JobSpec};
+use crdt::job::{CheckpointRef, ClaimId, Exit, JobSpec, LogRef};
 use crdt::replica::{FoundingWords, Replica};
 use crdt::roster::{Admission, Invite, Role};
 use crdt::shelf::MemoryShelf;
 use mesh::msg::Msg;
 use mesh::offer::Offer;
 use mesh::{Command, Config, Core, Effect, Effects, Input, Now, Retention, Time};
+use serde_bytes::ByteBuf;
 
 const WALL_MS: u64 = 1_800_000_000_000;
 const STEP_MS: u64 = 10;
@@ -276,4 +278,69 @@ fn nobody_waits_for_ever_for_what_somebody_said_that_there_is() {
     let mut mesh = told_of_more();
     mesh.run_until(mesh::limits::HOLD_FOR_TOLD_MS + 10_000, &[1, 2]);
     assert!(!mesh.cores[1].waits_for_own_feed());
+}
+
+#[test]
+fn a_node_that_waits_for_its_feed_gives_back_no_claim_whose_end_is_still_to_come() {
+    let mut mesh = Mesh::new(&[0, 1, 0]);
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        mesh.link(a, b, true);
+    }
+    mesh.run_until(2_000, &[0, 1, 2]);
+    let backup = mesh.cores[1].replica().shelf().clone();
+    let (id, me) = (JobId([5; 16]), mesh.cores[1].me());
+    mesh.submit(id, JobSpec { command: vec!["true".into()], ..JobSpec::default() });
+    mesh.run_until(2_500, &[0, 1, 2]);
+    let [(1, claim, None)] = mesh.starts[..] else { panic!("one start, not {:?}", mesh.starts) };
+    mesh.input(1, Input::Started { job: id, claim, task: 0, at_ms: WALL_MS });
+    mesh.run_until(2_600, &[0, 1, 2]);
+    let exit = Exit::Code(0);
+    mesh.input(1, Input::Exited { job: id, claim, task: 0, started_ms: WALL_MS, at_ms: WALL_MS, exit });
+    let log = Some(LogRef::Inline(vec![7]));
+    mesh.input(1, Input::Ended { job: id, claim, log, cost_micros: 0 });
+    mesh.run_until(4_000, &[0, 1, 2]);
+    let run =
+        |mesh: &mut Mesh, at: usize| mesh.cores[at].replica_mut().job(id).and_then(|job| job.run(&claim)).cloned();
+    let before = run(&mut mesh, 0).expect("reported");
+    assert!(before.ended && before.tasks.len() == 1, "{before:?}");
+    let whole = mesh.cores[0].replica().bundles(me, 1, usize::MAX);
+    let known = backup_seq(&backup, me);
+    for other in [0, 2] {
+        mesh.link(1, other, false);
+    }
+    mesh.restore(1, backup);
+    // What it wrote comes back bundle by bundle: first that it claimed, later that it had ended.
+    let first = mesh.cores[0].me();
+    mesh.input(1, Input::Connected(first));
+    let head = mesh.cores[0].replica().feeds()[&me].clone();
+    let others: Vec<NodeId> = mesh.cores[0].replica().feeds().keys().copied().filter(|author| *author != me).collect();
+    for author in others {
+        let bundles = mesh.cores[0].replica().bundles(author, 1, usize::MAX);
+        mesh.input(1, Input::Message { from: first, bytes: bundles_msg(bundles) });
+    }
+    let heads = Msg::Heads(vec![(me, head.seq, head.hash)]).encode();
+    mesh.input(1, Input::Message { from: first, bytes: heads });
+    for wire in whole.into_iter().skip(known) {
+        mesh.input(1, Input::Message { from: first, bytes: bundles_msg(vec![wire]) });
+    }
+    mesh.input(1, Input::Disconnected(first));
+    for other in [0, 2] {
+        mesh.link(1, other, true);
+    }
+    mesh.run_until(8_000, &[0, 1, 2]);
+    assert!(!mesh.cores[1].waits_for_own_feed());
+    assert_eq!(run(&mut mesh, 0), Some(before), "the report that was accepted stays");
+}
+
+fn backup_seq(shelf: &MemoryShelf, author: NodeId) -> usize {
+    Replica::open(shelf.clone())
+        .expect("a mesh")
+        .feeds()
+        .get(&author)
+        .map_or(0, |feed| usize::try_from(feed.seq).expect("few"))
+}
+
+fn bundles_msg(bundles: Vec<Bytes>) -> Bytes {
+    let bundles = bundles.into_iter().map(|wire| ByteBuf::from(wire.to_vec())).collect();
+    Msg::Bundles { bundles, receipt: false, more: None }.encode()
 }

@@ -11,6 +11,7 @@ mod debug;
 mod docs;
 mod follow;
 mod get;
+mod idea;
 mod interrupt;
 mod jobs;
 mod later;
@@ -77,7 +78,7 @@ enum Command {
     Get(get::GetArgs),
     /// The idea ledger
     #[command(subcommand)]
-    Idea(later::IdeaCommand),
+    Idea(idea::IdeaCommand),
     /// Show this node and its mesh
     Status(output::ReadArgs),
     /// Show the other nodes
@@ -245,6 +246,7 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<ExitCode> {
         Command::Doc(command) => docs::doc(command, client).await,
         Command::Feed(command) => docs::feed(command, client).await,
         Command::Note(command) => docs::note(command, client).await,
+        Command::Idea(command) => idea::main(command, client).await,
         Command::Blob(command) => blob::main(command, client).await,
         Command::Debug(command) => debug::main(command, client).await,
         Command::Top(args) => top::main(args, client).await,

@@ -50,6 +50,8 @@ const MEMORY_BACK_EVERY: Duration = Duration::from_secs(60);
 /// What every part of the running node holds.
 pub(crate) struct Shared {
     pub(crate) me: NodeId,
+    /// Signs entries of the ledger; bundles are signed by the core.
+    pub(crate) key: SigningKey,
     pub(crate) name: String,
     pub(crate) options: UpOptions,
     pub(crate) sandbox: SandboxKind,
@@ -292,12 +294,13 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     offer.accepts = accepting::resolve(&accept, replica.roster(), me, sandbox).0;
     let config = Config { seed: random()?, incarnation: now_ms(), retention: options.retention, offer };
     let core = Core::new(key.clone(), replica, config, driver::now());
-    let (core, effects) = CoreHandle::start(core, key);
+    let (core, effects) = CoreHandle::start(core, key.clone());
     let voice = net.clone();
     // Whoever is not connected does not hear it, and is told again in a second.
     let presence = presence::Presence::start(move |to, bytes| drop(voice.send(to, bytes)))?;
     let shared = Arc::new(Shared {
         me,
+        key,
         name,
         sandbox,
         core,

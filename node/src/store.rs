@@ -29,6 +29,8 @@ const fn definition(table: Table) -> Definition {
         Table::Jobs => "jobs",
         Table::OpenJobs => "open_jobs",
         Table::JobsByTime => "jobs_by_time",
+        Table::Ledger => "ledger",
+        Table::LedgerByTime => "ledger_by_time",
         Table::Forks => "forks",
         Table::Votes => "votes",
         Table::Peers => "peers",

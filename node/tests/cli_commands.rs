@@ -174,7 +174,7 @@ async fn a_detached_run_is_acknowledged_with_its_warning() {
 async fn what_is_not_built_yet_says_so_and_ends_with_2() {
     let fixture = Fixture::start().await;
     for args in [
-        &["idea", "list", "--json"][..],
+        &["idea", "search", "x", "--json"][..],
         &["up", "--relay"],
         &["gateway", "--nats", "x"],
         &["restore", "--s3", "x"],

@@ -7,6 +7,7 @@ mod blobs;
 mod docs;
 mod error;
 mod events;
+mod ideas;
 mod jobs;
 mod logs;
 mod mesh;
@@ -24,6 +25,7 @@ pub use blobs::{
 pub use docs::{ChangeView, DocDetail, DocRow, FeedCheck, FeedCheckRow, FeedView, NoteEdit, NoteView, RegisterView};
 pub use error::ApiError;
 pub use events::{Event, Finding, Severity, TraceStep, TraceView};
+pub use ideas::{EntryView, IdeaAdded, IdeaRequest, IdeaRow, IdeaView, IdeasQuery, Similar};
 pub use jobs::{
     ArtifactView, AttemptState, AttemptView, Cancelled, Explain, ExplainOffer, JobQuery, JobRow, JobState, JobView,
     JobsQuery, Page, TaskView,
@@ -116,6 +118,13 @@ pub trait NodeApi: Send + Sync + 'static {
     fn doc<'a>(&'a self, id: &'a str) -> Answer<'a, DocDetail>;
     /// Every change of a document, oldest first.
     fn doc_history<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<ChangeView>>;
+
+    /// Ideas and other subjects of the ledger by (created, id), one page at a time.
+    fn ideas(&self, query: IdeasQuery) -> Answer<'_, Page<IdeaRow>>;
+    /// Adds an entry that is a subject of its own.
+    fn idea_add(&self, request: IdeaRequest) -> Answer<'_, IdeaAdded>;
+    /// A subject with all that was said about it.
+    fn idea<'a>(&'a self, id: &'a str) -> Answer<'a, IdeaView>;
 
     /// A notebook's text. `id` is the notebook's or a job's.
     fn note<'a>(&'a self, id: &'a str) -> Answer<'a, NoteView>;

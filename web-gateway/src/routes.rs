@@ -5,6 +5,7 @@ mod artifacts;
 mod blobs;
 mod docs;
 mod events;
+mod ideas;
 mod jobs;
 mod logs;
 mod mesh;
@@ -108,7 +109,8 @@ fn parts() -> (axum::Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(mesh::members))
         .routes(routes!(mesh::revoke))
         .routes(routes!(mesh::delegate))
-        .routes(routes!(mesh::ideas, mesh::idea_add))
+        .routes(routes!(ideas::list, ideas::add))
+        .routes(routes!(ideas::show))
         .routes(routes!(docs::feeds))
         .routes(routes!(docs::verify))
         .routes(routes!(docs::list))

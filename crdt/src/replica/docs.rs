@@ -125,6 +125,7 @@ impl<S: Shelf> Replica<S> {
             match doc.kind {
                 DocKind::Job => self.refold_job(JobId(doc.id)),
                 DocKind::Note => self.refold_note(*doc),
+                DocKind::Ledger => self.refold_subject(*doc),
                 DocKind::Roster | DocKind::Feed => {}
             }
         }

@@ -140,6 +140,7 @@ fn parse_entry(mesh: MeshId, recovery: Option<&[u8; 32]>, entry: &Entry<'_>, par
         | Key::Lost(..)
         | Key::Accept(_)
         | Key::Seal
+        | Key::Entry(_)
         | Key::Checkpoint(_) => {}
     }
 }

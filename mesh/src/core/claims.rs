@@ -379,7 +379,10 @@ impl<S: Shelf> Core<S> {
                 continue;
             }
             let Some(held) = held else {
-                ends.push((claim, None));
+                // What ended it may be in what is still to come of our feed.
+                if !self.hold_own_feed {
+                    ends.push((claim, None));
+                }
                 continue;
             };
             let start = claim.range.start;

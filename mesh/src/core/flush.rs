@@ -78,10 +78,12 @@ impl<S: Shelf> Core<S> {
         let heard = self.heard_heads && knows_all && (all || long);
         let ours = self.replica.feeds().get(&self.me).map_or(0, |feed| feed.seq);
         let has_told = ours >= self.told_of_seq || self.began_at.plus_ms(HOLD_FOR_TOLD_MS) <= now.mono;
-        let whole = alone || (heard && has_told && !self.peer_heads.contains_key(&self.me));
+        let frozen = self.replica.feeds().get(&self.me).is_some_and(|feed| feed.frozen);
+        let whole = alone || frozen || (heard && has_told && !self.peer_heads.contains_key(&self.me));
         if whole {
             self.hold_own_feed = false;
             self.slot_freed = true;
+            self.dirty.extend(self.replica.jobs().keys().copied());
             self.replica.shelf_mut().put((Table::Meta, HOLD_ROW.to_vec(), None));
         } else {
             self.wake_at(now.mono.plus_ms(HOLD_LOOK_EVERY_MS));
@@ -158,6 +160,7 @@ impl<S: Shelf> Core<S> {
     fn add_recipients(&self, change: &Change, to: &mut BTreeSet<NodeId>) {
         match change.doc.kind {
             DocKind::Roster => to.extend(self.connected()),
+            DocKind::Ledger => to.extend(self.connected().take(8)),
             DocKind::Note if change.kind == ChangeKind::Notebook => to.extend(self.connected().take(8)),
             DocKind::Note | DocKind::Feed => {}
             DocKind::Job => {

@@ -30,7 +30,8 @@ impl<S: Shelf> Core<S> {
         }
         self.presence_at = now.mono.plus_ms(PRESENCE_EVERY_MS);
         self.wake_at(self.presence_at);
-        let seq = self.replica.feeds().get(&self.me).map_or(0, |feed| feed.seq);
+        // Who lost its store holds nothing of what others know that it claimed, as soon as it heard how far that went.
+        let seq = self.replica.feeds().get(&self.me).map_or(0, |feed| feed.seq).max(self.told_of_seq);
         let connected: Vec<NodeId> = self.connected().collect();
         let all = connected.len() <= PRESENCE_TO_ALL_PEERS_MAX;
         let mut tokens: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
@@ -64,8 +65,8 @@ impl<S: Shelf> Core<S> {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.incarnation = peer.incarnation.max(incarnation);
         }
-        let known = self.replica.feeds().get(&from).map_or(0, |feed| feed.seq);
-        if known < seq {
+        let (known, frozen) = self.replica.feeds().get(&from).map_or((0, false), |feed| (feed.seq, feed.frozen));
+        if known < seq && !frozen {
             self.await_feed(now, from, known, seq, out);
             return;
         }

@@ -1,7 +1,5 @@
 //! Commands that are part of the contract and not built yet: they are parsed, and say so with exit code 2.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 
 use super::{Command, UsageError};
@@ -9,76 +7,6 @@ use super::{Command, UsageError};
 /// The sentence for what is not built yet.
 pub(super) fn not_built(what: &str) -> UsageError {
     UsageError(format!("`{what}` is not built yet: nothing was done"))
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum IdeaCommand {
-    /// Add an idea
-    Add {
-        /// Its title
-        title: String,
-        /// Its text
-        #[arg(long)]
-        body: Option<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// List ideas
-    List {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show an idea
-    Show {
-        /// The idea
-        id: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Search ideas
-    Search {
-        /// Words
-        words: Vec<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Link two ideas
-    Link {
-        /// From
-        from: String,
-        /// To
-        to: String,
-    },
-    /// Hand an idea to another person
-    Transfer {
-        /// The idea
-        id: String,
-        /// The person
-        person: String,
-    },
-    /// Check the ledger
-    Verify {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Write the ledger to a file
-    Export {
-        /// The file [default: stdout]
-        file: Option<PathBuf>,
-    },
-    /// Read a ledger from a file
-    Import {
-        /// The file
-        file: PathBuf,
-        /// Leave bad entries out
-        #[arg(long)]
-        skip_bad: bool,
-    },
 }
 
 #[derive(Debug, Args)]
@@ -158,7 +86,7 @@ pub(super) struct MirrorArgs {
 /// The name of a command that is not built yet.
 pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
     match command {
-        Command::Idea(_) => Some("v6 idea"),
+        Command::Idea(command) => command.unbuilt(),
         Command::Open(_) => Some("v6 open"),
         Command::Service(_) => Some("v6 service"),
         Command::Gateway(_) => Some("v6 gateway"),

@@ -2,6 +2,7 @@
 
 mod blobs;
 mod docs;
+mod ideas;
 mod jobs;
 mod mesh;
 mod trace;
@@ -122,6 +123,18 @@ impl NodeApi for Api {
 
     fn artifact(&self, key: ArtifactKey, range: Option<ByteRange>) -> Answer<'_, BlobBody> {
         Box::pin(blobs::artifact(self, key, range))
+    }
+
+    fn ideas(&self, query: IdeasQuery) -> Answer<'_, Page<IdeaRow>> {
+        Box::pin(ideas::ideas(self, query))
+    }
+
+    fn idea_add(&self, request: IdeaRequest) -> Answer<'_, IdeaAdded> {
+        Box::pin(ideas::add(self, request))
+    }
+
+    fn idea<'a>(&'a self, id: &'a str) -> Answer<'a, IdeaView> {
+        Box::pin(ideas::idea(self, id))
     }
 
     fn missing(&self, hashes: Vec<BlobHash>) -> Answer<'_, Vec<BlobHash>> {

@@ -72,6 +72,9 @@ pub(super) async fn pump(shared: Arc<Shared>) {
             match doc.kind {
                 DocKind::Job => jobs.push(JobId(doc.id)),
                 DocKind::Roster => {}
+                DocKind::Ledger => {
+                    shared.events.push("idea", json!({"id": doc.to_string()}));
+                }
                 DocKind::Note | DocKind::Feed => {
                     shared.events.push("doc", json!({"id": doc.to_string()}));
                 }

@@ -1,4 +1,4 @@
-//! The node, its peers, the roster, invites; ideas, whose service is not built yet.
+//! The node, its peers, the roster, invites.
 
 use axum::Json;
 use axum::extract::State;
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::App;
 use crate::api::{
-    ApiError, DelegateRequest, Delegated, InviteRequest, InviteRow, Invited, MemberRow, PeerView, Revoked, StatusView,
+    DelegateRequest, Delegated, InviteRequest, InviteRow, Invited, MemberRow, PeerView, Revoked, StatusView,
 };
 use crate::extract::{JsonBody, Named};
 use crate::refusal::Refusal;
@@ -80,20 +80,4 @@ pub(super) async fn delegate(
     JsonBody(request): JsonBody<DelegateRequest>,
 ) -> Result<(StatusCode, Json<Delegated>), Refusal> {
     Ok((StatusCode::CREATED, Json(app.node.delegate(request).await?)))
-}
-
-fn no_ledger() -> Refusal {
-    ApiError::NotBuilt("the idea ledger's service is not built yet: nothing was read or changed".into()).into()
-}
-
-/// Ideas of the ledger.
-#[utoipa::path(get, path = "/v1/ideas", tag = "ideas", responses((status = 501, body = crate::refusal::ErrorBody)))]
-pub(super) async fn ideas() -> Refusal {
-    no_ledger()
-}
-
-/// Adds an idea.
-#[utoipa::path(post, path = "/v1/ideas", tag = "ideas", responses((status = 501, body = crate::refusal::ErrorBody)))]
-pub(super) async fn idea_add() -> Refusal {
-    no_ledger()
 }

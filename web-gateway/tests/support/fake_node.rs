@@ -456,6 +456,21 @@ impl NodeApi for FakeNode {
         done(Ok(vec![]))
     }
 
+    fn ideas(&self, _query: IdeasQuery) -> Answer<'_, Page<IdeaRow>> {
+        done(Ok(Page { items: vec![], next: None }))
+    }
+
+    fn idea_add(&self, request: IdeaRequest) -> Answer<'_, IdeaAdded> {
+        if request.title.is_empty() {
+            return done(Err(ApiError::BadRequest("the title is empty".into())));
+        }
+        done(Ok(IdeaAdded { id: "ab".repeat(32), durable_on: 2, similar: vec![] }))
+    }
+
+    fn idea<'a>(&'a self, id: &'a str) -> Answer<'a, IdeaView> {
+        done(Err(ApiError::NotFound(format!("no idea {id:?}"))))
+    }
+
     fn note<'a>(&'a self, id: &'a str) -> Answer<'a, NoteView> {
         let text = self.note.lock().unwrap().clone();
         done(Ok(NoteView { id: id.into(), text, heads: vec!["h1".into()], authors: vec![], durable_on: None }))

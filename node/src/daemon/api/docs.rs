@@ -47,13 +47,16 @@ fn row(core: &NodeCore, doc: DocId) -> DocRow {
     let replica = core.replica();
     let authors: Vec<NodeId> = match doc.kind {
         DocKind::Note => replica.note_changes(doc).into_iter().map(|(author, ..)| author).collect(),
-        DocKind::Roster | DocKind::Feed | DocKind::Job => replica.show(doc).into_iter().map(|(a, ..)| a).collect(),
+        DocKind::Roster | DocKind::Feed | DocKind::Job | DocKind::Ledger => {
+            replica.show(doc).into_iter().map(|(a, ..)| a).collect()
+        }
     };
     let title = match doc.kind {
         DocKind::Roster => Some(replica.roster().mesh_name.clone()),
         DocKind::Feed => None,
         DocKind::Job => replica.job_row(JobId(doc.id)).map(|row| row.title),
         DocKind::Note => replica.job_row(JobId(doc.id)).map(|row| format!("notes on {}", row.title)),
+        DocKind::Ledger => replica.subject_row(doc).map(|row| row.title),
     };
     let changes = authors.len() as u64;
     let authors = authors.into_iter().collect::<BTreeSet<_>>().len();
@@ -66,6 +69,7 @@ fn kind(doc: DocId) -> &'static str {
         DocKind::Job => "job",
         DocKind::Feed => "feed",
         DocKind::Note => "note",
+        DocKind::Ledger => "ledger",
     }
 }
 
@@ -77,6 +81,9 @@ async fn find(api: &Api, word: &str) -> Result<DocId, ApiError> {
     }
     if let Some(id) = word.strip_prefix("job/") {
         return jobs::job_id(api, id).await.map(DocId::job);
+    }
+    if word.starts_with("ledger/") {
+        return word.parse().map_err(|error| ApiError::BadRequest(format!("{word:?} names no document: {error}")));
     }
     if word.starts_with("note/") {
         return find_note(api, word).await.map(DocId::note);
@@ -120,7 +127,7 @@ pub(super) async fn doc(api: &Api, id: &str) -> Result<DocDetail, ApiError> {
     let doc = find(api, id).await?;
     let text = match doc.kind {
         DocKind::Note => Some(notes::read(&api.0, NoteId(doc.id)).await?.text()),
-        DocKind::Roster | DocKind::Feed | DocKind::Job => None,
+        DocKind::Roster | DocKind::Feed | DocKind::Job | DocKind::Ledger => None,
     };
     let registers = api.ask(move |core| registers(core, doc)).await?;
     Ok(DocDetail { id: doc.to_string(), kind: kind(doc).into(), registers, text })
@@ -192,7 +199,7 @@ fn writers(core: &mut NodeCore, doc: DocId) -> BTreeSet<NodeId> {
     let mut writers: BTreeSet<NodeId> = replica.roster().revoked.keys().copied().collect();
     match doc.kind {
         DocKind::Roster | DocKind::Feed => writers.extend(replica.feeds().keys().copied()),
-        DocKind::Job => writers.extend(replica.show(doc).into_iter().map(|(author, ..)| author)),
+        DocKind::Job | DocKind::Ledger => writers.extend(replica.show(doc).into_iter().map(|(author, ..)| author)),
         DocKind::Note => writers.extend(replica.note_changes(doc).into_iter().map(|(author, ..)| author)),
     }
     writers
