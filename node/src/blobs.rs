@@ -33,6 +33,7 @@ use iroh_blobs::{BlobFormat, HashAndFormat};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+pub(crate) use error::is_disk_full;
 pub use error::{BlobError, DialError, FetchError, HolderFault, ServeError};
 pub use fetch::{FetchProgress, FetchReport};
 pub use gc::{GcMode, GcReport};

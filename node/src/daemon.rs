@@ -19,6 +19,7 @@ mod views;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) bootstrap: RwLock<BTreeSet<NodeId>>,
     pub(crate) started_ms: u64,
     pub(crate) recovered: bool,
+    /// When a write last found no room on the disk, in milliseconds since 1970.
+    pub(crate) disk_full_ms: AtomicU64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -317,6 +320,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         bootstrap: RwLock::new(bootstrap),
         started_ms: now_ms(),
         recovered,
+        disk_full_ms: AtomicU64::new(0),
         options,
     });
     shared.blobs.set_dialer(Arc::new(driver::BlobDialer(net)));

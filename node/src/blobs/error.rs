@@ -174,7 +174,7 @@ pub(super) fn io_error(path: &std::path::Path, source: io::Error) -> BlobError {
     }
 }
 
-pub(super) fn is_disk_full(error: &io::Error) -> bool {
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         return true;
     }

@@ -20,8 +20,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use outputs::Outputs;
 use places::{CHECKPOINTS, Places, WORKSPACE};
 
-use super::{Shared, artifacts, now_ms};
-use crate::blobs::{BlobRef, Pin};
+use super::{Shared, accepting, artifacts, now_ms};
+use crate::blobs::{BlobError, BlobRef, Pin, is_disk_full};
 use crate::cell::{Cell, CellEvent, CellSpec, Cradle, Death, KillReason, KillTarget, SandboxKind, WarmCell};
 use crate::joblog::{JobLog, LogKey};
 use crate::platform::files;
@@ -138,7 +138,7 @@ pub(super) async fn run(shared: Arc<Shared>, work: Work) {
     let (mut log, mut ran_ms, mut cell) = (None, 0, None);
     match start(&shared, work, &dir).await {
         Ok((run, outputs)) => (log, ran_ms, cell) = run.carry_out(outputs, kills).await,
-        Err((work, error)) => not_started(&shared, &work, 0, &format!("{error:#}")),
+        Err((work, error)) => not_started(&shared, &work, 0, &error).await,
     }
     if has_files || matches!(log, Some(LogRef::Blob(..))) {
         drop(shared.blobs.sync().await);
@@ -165,12 +165,20 @@ async fn ended_in_order(mut events: mpsc::Receiver<CellEvent>) -> bool {
     true
 }
 
-/// Reports that the tasks of a claim did not start, but for the first ones.
-fn not_started(shared: &Shared, work: &Work, but: u32, why: &str) {
+/// Reports that the tasks of a claim did not start, but for the first ones. A full disk is no fault of theirs: they are given
+/// back, and the node takes no work until there is room.
+async fn not_started(shared: &Shared, work: &Work, but: u32, error: &anyhow::Error) {
+    let is_full = error.chain().any(|cause| {
+        let of_blobs = matches!(cause.downcast_ref(), Some(BlobError::DiskFull { .. }));
+        of_blobs || cause.downcast_ref().is_some_and(is_disk_full)
+    });
+    if is_full {
+        accepting::disk_is_full(shared).await;
+    }
     let now = now_ms();
     let (job, claim) = (work.job, work.claim);
     for task in claim.range.start + but..claim.range.end {
-        let exit = Exit::NotStarted(why.to_owned());
+        let exit = if is_full { Exit::Returned } else { Exit::NotStarted(format!("{error:#}")) };
         shared.core.input(Input::Exited { job, claim, task, started_ms: now, at_ms: now, exit });
     }
 }
@@ -249,7 +257,7 @@ impl Run {
         let watching = tokio::spawn(outputs.watch(stopped));
         let driven = self.drive(kills).await;
         if let Err(error) = &driven {
-            not_started(&self.shared, &self.work, self.ended, &format!("{error:#}"));
+            not_started(&self.shared, &self.work, self.ended, error).await;
         }
         let _ = stop.send(());
         let log = match watching.await {
