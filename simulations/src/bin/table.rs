@@ -108,9 +108,10 @@ fn circumstances(args: &Args) -> String {
     let hq = "from importlib.metadata import version; print(version('hyperqueue'))";
     let hq = say(&args.python, &["-c", hq]).unwrap_or_else(|| "not there".into());
     format!(
-        "{cores} cores ({}), commit {commit}, {}, HyperQueue {hq}.",
+        "{cores} cores ({}), commit {commit}, {}, HyperQueue {hq}.{}",
         cpu.trim_start_matches([':', ' ', '\t']),
         say(&args.v6, &["--version"]).unwrap_or_else(|| "v6 of unknown version".into()),
+        if args.quick { " With QUICK=1: fewer repeats and smaller sizes, which say less." } else { "" },
     )
 }
 
