@@ -76,12 +76,13 @@ impl<S: Shelf> Core<S> {
             roster.standing().filter(|(node, _)| **node != self.me).all(|(node, _)| self.heads_from.contains(node));
         let long = self.began_at.plus_ms(HOLD_OWN_FEED_MS) <= now.mono;
         let heard = self.heard_heads && knows_all && (all || long);
-        let ours = self.replica.feeds().get(&self.me).map_or(0, |feed| feed.seq);
+        let (ours, frozen) = self.replica.feeds().get(&self.me).map_or((0, false), |feed| (feed.seq, feed.frozen));
         let has_told = ours >= self.told_of_seq || self.began_at.plus_ms(HOLD_FOR_TOLD_MS) <= now.mono;
-        let frozen = self.replica.feeds().get(&self.me).is_some_and(|feed| feed.frozen);
         let whole = alone || frozen || (heard && has_told && !self.peer_heads.contains_key(&self.me));
         if whole {
             self.hold_own_feed = false;
+            // What nobody gave may have been a lie: presence is to tell of what is there.
+            self.told_of_seq = 0;
             self.slot_freed = true;
             self.dirty.extend(self.replica.jobs().keys().copied());
             self.replica.shelf_mut().put((Table::Meta, HOLD_ROW.to_vec(), None));
