@@ -132,9 +132,19 @@ impl Mesh {
     fn restore(&mut self, at: usize, shelf: MemoryShelf) {
         let mut replica = Replica::open(shelf).expect("a mesh");
         mesh::core::hold_own_feed(&mut replica);
+        self.begin(at, replica);
+    }
+
+    /// A node starts anew, without links, over what it had written.
+    fn restart(&mut self, at: usize) {
+        let shelf = self.cores[at].replica().shelf().clone();
+        self.begin(at, Replica::open(shelf).expect("a mesh"));
+    }
+
+    fn begin(&mut self, at: usize, replica: Replica<MemoryShelf>) {
         let key = SigningKey::from_bytes(&[u8::try_from(at + 1).expect("few"); 32]);
         let now = Now { mono: Time(3_600_000_000 + self.now_ms * 1_000), wall_ms: WALL_MS + self.now_ms };
-        let offer = Offer { cores: 1, ..Offer::default() };
+        let offer = Offer { slots: self.cores[at].offer().slots, cores: 1, ..Offer::default() };
         let config = Config { seed: [4; 32], incarnation: now.wall_ms, retention: Retention::default(), offer };
         self.cores[at] = Core::new(key, replica, config, now);
     }
@@ -330,6 +340,56 @@ fn a_node_that_waits_for_its_feed_gives_back_no_claim_whose_end_is_still_to_come
     mesh.run_until(8_000, &[0, 1, 2]);
     assert!(!mesh.cores[1].waits_for_own_feed());
     assert_eq!(run(&mut mesh, 0), Some(before), "the report that was accepted stays");
+}
+
+/// A task has exited, and its node goes before the log and the files are in the report.
+fn exited_without_its_log() -> (Mesh, JobId, usize, ClaimId) {
+    let mut mesh = Mesh::new(&[0, 1, 1]);
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        mesh.link(a, b, true);
+    }
+    mesh.run_until(2_000, &[0, 1, 2]);
+    let id = JobId([5; 16]);
+    mesh.submit(id, JobSpec { command: vec!["true".into()], ..JobSpec::default() });
+    mesh.run_until(2_500, &[0, 1, 2]);
+    let [(owner, claim, None)] = mesh.starts[..] else { panic!("one start, not {:?}", mesh.starts) };
+    mesh.input(owner, Input::Started { job: id, claim, task: 0, at_ms: WALL_MS });
+    let exit = Exit::Code(0);
+    mesh.input(owner, Input::Exited { job: id, claim, task: 0, started_ms: WALL_MS, at_ms: WALL_MS, exit });
+    mesh.run_until(4_000, &[0, 1, 2]);
+    let told = mesh.cores[0].replica_mut().job(id).and_then(|job| job.run(&claim)).cloned().expect("reported");
+    assert!(told.tasks[0].2.is_some() && !told.ended, "{told:?}");
+    (mesh, id, owner, claim)
+}
+
+#[test]
+fn a_task_whose_node_was_killed_before_its_log_was_safe_runs_again() {
+    let (mut mesh, id, owner, _) = exited_without_its_log();
+    for other in (0..3).filter(|other| *other != owner) {
+        mesh.link(owner, other, false);
+    }
+    mesh.restart(owner);
+    for other in (0..3).filter(|other| *other != owner) {
+        mesh.link(owner, other, true);
+    }
+    mesh.run_until(9_000, &[0, 1, 2]);
+    let [_, (_, claim, None)] = mesh.starts[..] else { panic!("a second start, not {:?}", mesh.starts) };
+    assert_eq!(claim.attempt, 2);
+    assert!(mesh.cores[0].replica_mut().job(id).expect("known").accepted(0).is_none());
+}
+
+#[test]
+fn a_task_whose_node_vanished_before_its_log_was_safe_runs_elsewhere() {
+    let (mut mesh, id, owner, _) = exited_without_its_log();
+    let others: Vec<usize> = (0..3).filter(|other| *other != owner).collect();
+    for other in &others {
+        mesh.link(owner, *other, false);
+    }
+    // Half of the others went: whoever is left waits one more lease.
+    mesh.run_until(4_000 + 2 * mesh::limits::LEASE_MS + 2_000, &others);
+    let [_, (at, claim, None)] = mesh.starts[..] else { panic!("a second start, not {:?}", mesh.starts) };
+    assert!(at != owner && claim.attempt == 2);
+    assert!(mesh.cores[0].replica_mut().job(id).expect("known").accepted(0).is_none());
 }
 
 fn backup_seq(shelf: &MemoryShelf, author: NodeId) -> usize {

@@ -631,17 +631,22 @@ impl Job {
     }
 
     fn attempt_state(&self, id: &ClaimId, claim: &Claim, report: Option<&TaskReport>) -> AttemptState {
+        let run = self.facts().runs.get(id).map(|run| &run.value);
+        // What comes with an exit, its log and its files, is whole once the run ended: until then it runs, and of an owner that
+        // is lost the exit alone is no result. A task that starts but once has no other.
+        let is_whole = run.is_some_and(|run| run.ended || run.chosen.is_some());
         if let Some((_, exit)) = report.and_then(|r| r.2.as_ref()) {
-            return match exit.outcome() {
-                Outcome::Done => AttemptState::Done,
-                Outcome::Failed => AttemptState::Failed,
-                Outcome::Cancelled | Outcome::Skipped | Outcome::Returned => AttemptState::Cancelled,
-            };
+            match exit.outcome() {
+                Outcome::Cancelled | Outcome::Skipped | Outcome::Returned => return AttemptState::Cancelled,
+                Outcome::Done if is_whole => return AttemptState::Done,
+                Outcome::Failed if is_whole => return AttemptState::Failed,
+                Outcome::Done | Outcome::Failed => {}
+            }
         }
         if self.is_lost(id, claim) {
             return AttemptState::Lost;
         }
-        if self.facts().runs.get(id).is_some_and(|run| run.value.ended) {
+        if run.is_some_and(|run| run.ended) {
             return AttemptState::Cancelled;
         }
         if report.is_some() { AttemptState::Running } else { AttemptState::Claimed }

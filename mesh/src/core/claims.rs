@@ -422,7 +422,8 @@ impl<S: Shelf> Core<S> {
         }
     }
 
-    /// Reports a claim as over that nothing runs of any more.
+    /// Reports a claim as over that nothing runs of any more. What had exited by then lacks its log and its files: it is given
+    /// back with the rest, but where it may start once only.
     pub(super) fn abandon(&mut self, id: JobId, claim: ClaimId) {
         self.give_back(id, claim, None);
     }
@@ -433,7 +434,8 @@ impl<S: Shelf> Core<S> {
         let before = self.replica.cached_job(&id).and_then(|job| job.run(&claim)).cloned().unwrap_or_default();
         let mut report = RunReport { ended: true, chosen: chosen.or(before.chosen), ..before };
         let at_ms = report.tasks.last().map_or(0, |t| t.1);
-        for task in report.tasks.iter_mut().filter(|t| t.2.is_none()) {
+        let once = report.chosen.is_some();
+        for task in report.tasks.iter_mut().filter(|t| t.2.is_none() || !once) {
             task.2 = Some((at_ms, Exit::Returned));
         }
         self.write(DocId::job(id), &Key::Run(claim.attempt, claim.range), &report);

@@ -403,26 +403,36 @@ impl Reader {
 
     /// Fills the local copy up to the whole log: from its owner, from whoever else holds it, or from who followed it.
     async fn complete(&mut self, log: &JobLog, whole: &LogRef, run: &views::RunView) -> anyhow::Result<()> {
-        let have = usize::try_from(log.len())?;
-        let bytes = match whole {
-            LogRef::Inline(bytes) => Bytes::copy_from_slice(bytes),
-            LogRef::Blob(hash, size) => {
-                if have as u64 >= *size {
-                    return Ok(());
+        let (hash, size) = match whole {
+            LogRef::Inline(bytes) => {
+                let have = usize::try_from(log.len())?;
+                if let Some(lacking) = bytes.get(have..).filter(|lacking| !lacking.is_empty()) {
+                    log.append_raw(have as u64, lacking)?;
                 }
-                let blob = BlobRef { hash: *hash, size: *size };
-                let is_here = self.shared.blobs.has(&blob)
-                    || self.shared.blobs.fetch(&blob, &[run.owner], &Pin::job(self.job), None).await.is_ok();
-                if let Err(error) = if is_here { Ok(blob) } else { find::find(&self.shared, *hash).await } {
-                    self.catch_up(run).await;
-                    anyhow::ensure!(log.len() >= *size, "{} of {size} bytes are here: {error}", log.len());
-                    return Ok(());
-                }
-                self.shared.blobs.read_all(&blob, *size).await?
+                return Ok(());
             }
+            LogRef::Blob(hash, size) => (*hash, *size),
         };
-        if have < bytes.len() {
-            log.append_raw(have as u64, &bytes[have..])?;
+        let mut have = log.len();
+        if have >= size {
+            return Ok(());
+        }
+        let blob = BlobRef { hash, size };
+        let is_here = self.shared.blobs.has(&blob)
+            || self.shared.blobs.fetch(&blob, &[run.owner], &Pin::job(self.job), None).await.is_ok();
+        if let Err(error) = if is_here { Ok(blob) } else { find::find(&self.shared, hash).await } {
+            self.catch_up(run).await;
+            anyhow::ensure!(log.len() >= size, "{} of {size} bytes are here: {error}", log.len());
+            return Ok(());
+        }
+        // Piece by piece: a log may be larger than the memory.
+        let mut reader = self.shared.blobs.read_range(&blob, have..size);
+        let mut buffer = vec![0; CHUNK_BYTES];
+        while have < size {
+            let read = reader.read(&mut buffer).await?;
+            anyhow::ensure!(read > 0, "{have} of {size} bytes are here");
+            log.append_raw(have, &buffer[..read])?;
+            have += read as u64;
         }
         Ok(())
     }

@@ -17,6 +17,10 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// Size of the small disks, and the room on them after each fault.
 pub(crate) const SMALL_DISK_BYTES: u64 = 1 << 30;
 
+/// Memory of a node that is spoken of, and the growth after which it is spoken of again, kB.
+const SPEAK_OF_KB: u64 = 110 << 10;
+const SPEAK_AGAIN_KB: u64 = 16 << 10;
+
 /// What a command left behind.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -46,8 +50,12 @@ impl Ran {
 #[derive(Debug, Default)]
 struct Process {
     child: Option<Child>,
+    /// When it was started.
+    since: Option<Instant>,
     /// The most memory that any of its processes held, kB.
     peak_kb: u64,
+    /// A process that holds more than this is spoken of, kB.
+    spoken_of_kb: u64,
     /// How far its clock is off, seconds.
     skew_s: Option<i64>,
 }
@@ -160,6 +168,8 @@ impl Host {
             self.recovered.store(true, Ordering::Relaxed);
         }
         process.child = Some(child);
+        process.since = Some(Instant::now());
+        process.spoken_of_kb = SPEAK_OF_KB;
         self.is_well.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -254,14 +264,28 @@ impl Host {
         list.lines().filter_map(|line| line.trim().parse().ok().and_then(Pid::from_raw)).collect()
     }
 
-    /// Notes how much memory its node holds at most.
+    /// Notes how much memory its node holds at most; much of it is spoken of.
     pub(crate) fn look_at_memory(&self) {
         let mut process = self.process.lock().expect("no panic");
         let Some(pid) = process.child.as_ref().map(Child::id) else { return };
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kb = peak.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse().ok());
-        process.peak_kb = process.peak_kb.max(kb.unwrap_or(0));
+        let kb = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        let peak_kb: u64 = kb("VmHWM:");
+        process.peak_kb = process.peak_kb.max(peak_kb);
+        if peak_kb > process.spoken_of_kb {
+            process.spoken_of_kb = peak_kb + SPEAK_AGAIN_KB;
+            eprintln!(
+                "campaign: the node of host {} held {} MB, {} s after its start (now {} MB of its own, {} MB of files)",
+                self.at,
+                peak_kb >> 10,
+                process.since.map_or(0, |since| since.elapsed().as_secs()),
+                kb("RssAnon:") >> 10,
+                kb("RssFile:") >> 10,
+            );
+        }
     }
 
     /// The most memory that any of its nodes held, kB.
