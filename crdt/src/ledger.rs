@@ -4,9 +4,19 @@
 //! entries about one subject (an idea, an observation) are the registers of one document; what they come to is a fold over
 //! them, the same whatever the order. Nothing is overwritten, and nothing is removed.
 
+mod alike;
+mod content;
 mod entry;
 mod fold;
+mod rank;
+mod text;
 
-pub use entry::{Draft, Entry, EntryError, Kind, Signed, Source};
+pub use alike::{COMPARED_CHARS_MAX, Method, NEAR_MIN, Print};
+pub use content::{
+    Attachment, Content, Delegation, Evaluation, JobOutcome, Kind, Link, Relation, Source, Target, Transfer, Verdict,
+};
+pub use entry::{By, EntryError, Signed};
 pub(crate) use fold::IdeaRow;
-pub use fold::{Shown, Status, Subject, fold};
+pub use fold::{Counted, Handover, Opinions, RowLink, Shown, Status, Subject, fold};
+pub use rank::{Backlink, Terms, Weights};
+pub use text::{folded, stem, stems};

@@ -25,6 +25,14 @@ pub const ENTRY_BODY_BYTES_MAX: usize = 128 * 1024;
 pub const ENTRY_TAGS_MAX: usize = 64;
 /// Bytes of a tag, and of a language's name.
 pub const ENTRY_TAG_BYTES_MAX: usize = 128;
+/// Attachments of an entry.
+pub const ENTRY_ATTACHMENTS_MAX: usize = 256;
+/// Bytes of an attachment's name.
+pub const ENTRY_NAME_BYTES_MAX: usize = 1_024;
+/// Entries that an entry says to come after.
+pub const ENTRY_SEEN_MAX: usize = 256;
+/// Bytes of the delegation in a program's entry.
+pub const ENTRY_MANDATE_BYTES_MAX: usize = 4 * 1024;
 /// Milliseconds that a stamp may lie ahead before no clock advances from it.
 pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1_000;
 

@@ -29,6 +29,8 @@ pub enum Table {
     Ledger,
     /// `created, subject → ()` of the ledger.
     LedgerByTime,
+    /// `first half of what it leads to, link → subject` of the ledger.
+    LedgerLinks,
     /// `author, seq → the other branch` of a fork.
     Forks,
     /// `job, task → what this node said as a voter`.
@@ -41,7 +43,7 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Bundles,
         Self::Registers,
         Self::Notes,
@@ -52,6 +54,7 @@ impl Table {
         Self::JobsByTime,
         Self::Ledger,
         Self::LedgerByTime,
+        Self::LedgerLinks,
         Self::Forks,
         Self::Votes,
         Self::Peers,

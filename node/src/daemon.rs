@@ -9,6 +9,7 @@ mod driver;
 mod exec;
 mod find;
 mod join;
+mod ledger;
 mod logs;
 mod notes;
 mod presence;
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     pub(crate) events: web_gateway::event_ring::EventRing,
     pub(crate) changes: changes::Changes,
     pub(crate) notes: notes::Notes,
+    pub(crate) ledger: ledger::Ledger,
     /// Where the API listens, once it does.
     pub(crate) api: OnceLock<String>,
     pub(crate) bootstrap: RwLock<BTreeSet<NodeId>>,
@@ -79,6 +81,11 @@ impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").field("me", &self.me).finish_non_exhaustive()
     }
+}
+
+/// A time as the API shows it.
+pub(crate) fn shown_time(ms: u64) -> String {
+    views::time(ms)
 }
 
 /// Milliseconds since 1970.
@@ -316,6 +323,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         events: web_gateway::event_ring::EventRing::new(now_ms() * 1_000),
         changes: changes::Changes::default(),
         notes: notes::Notes::default(),
+        ledger: ledger::Ledger::default(),
         api: OnceLock::new(),
         bootstrap: RwLock::new(bootstrap),
         started_ms: now_ms(),
@@ -333,6 +341,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         tokio::spawn(driver::pump_net(Arc::clone(&shared), net_events)),
         tokio::spawn(driver::pump_effects(Arc::clone(&shared), effects)),
         tokio::spawn(changes::pump(Arc::clone(&shared))),
+        tokio::spawn(ledger::keep(Arc::clone(&shared))),
         tokio::spawn(shared.blobs.clone().gc_periodically(Duration::from_secs(300))),
         tokio::spawn(accepting::watch(Arc::clone(&shared))),
         tokio::spawn(retain::forget_leftovers(Arc::clone(&shared))),

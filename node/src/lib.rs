@@ -7,6 +7,7 @@ pub mod cli;
 pub mod client;
 pub mod daemon;
 pub mod joblog;
+mod ledger;
 pub mod net;
 pub mod platform;
 pub mod sandbox;

@@ -31,6 +31,7 @@ const fn definition(table: Table) -> Definition {
         Table::JobsByTime => "jobs_by_time",
         Table::Ledger => "ledger",
         Table::LedgerByTime => "ledger_by_time",
+        Table::LedgerLinks => "ledger_links",
         Table::Forks => "forks",
         Table::Votes => "votes",
         Table::Peers => "peers",

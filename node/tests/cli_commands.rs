@@ -174,8 +174,7 @@ async fn a_detached_run_is_acknowledged_with_its_warning() {
 async fn what_is_not_built_yet_says_so_and_ends_with_2() {
     let fixture = Fixture::start().await;
     for args in [
-        &["idea", "search", "x", "--json"][..],
-        &["up", "--relay"],
+        &["up", "--relay"][..],
         &["gateway", "--nats", "x"],
         &["restore", "--s3", "x"],
         &["mcp"],

@@ -25,7 +25,10 @@ pub use blobs::{
 pub use docs::{ChangeView, DocDetail, DocRow, FeedCheck, FeedCheckRow, FeedView, NoteEdit, NoteView, RegisterView};
 pub use error::ApiError;
 pub use events::{Event, Finding, Severity, TraceStep, TraceView};
-pub use ideas::{EntryView, IdeaAdded, IdeaRequest, IdeaRow, IdeaView, IdeasQuery, Similar};
+pub use ideas::{
+    EntryAdded, EntryRequest, EntryView, HandoverView, IdeaAdded, IdeaFound, IdeaRanked, IdeaRequest, IdeaRow,
+    IdeaSearch, IdeaView, IdeasImport, IdeasImported, IdeasQuery, LinkView, Similar, TopQuery,
+};
 pub use jobs::{
     ArtifactView, AttemptState, AttemptView, Cancelled, Explain, ExplainOffer, JobQuery, JobRow, JobState, JobView,
     JobsQuery, Page, TaskView,
@@ -125,6 +128,16 @@ pub trait NodeApi: Send + Sync + 'static {
     fn idea_add(&self, request: IdeaRequest) -> Answer<'_, IdeaAdded>;
     /// A subject with all that was said about it.
     fn idea<'a>(&'a self, id: &'a str) -> Answer<'a, IdeaView>;
+    /// Adds an entry about a subject.
+    fn idea_say<'a>(&'a self, id: &'a str, entry: EntryRequest) -> Answer<'a, EntryAdded>;
+    /// Subjects that words are found in, the best first, one page at a time.
+    fn ideas_search(&self, search: IdeaSearch) -> Answer<'_, Page<IdeaFound>>;
+    /// Ideas in the order of their rank, the same on every node that holds the same.
+    fn ideas_top(&self, query: TopQuery) -> Answer<'_, Vec<IdeaRanked>>;
+    /// The whole ledger as lines of JSON (docs/ledger.md).
+    fn ideas_export(&self) -> Answer<'_, Items<Bytes>>;
+    /// Takes entries that were exported elsewhere: all of them or none.
+    fn ideas_import(&self, import: IdeasImport) -> Answer<'_, IdeasImported>;
 
     /// A notebook's text. `id` is the notebook's or a job's.
     fn note<'a>(&'a self, id: &'a str) -> Answer<'a, NoteView>;

@@ -1,184 +1,41 @@
-//! One entry: what it says, who signs it, and which bytes count.
+//! One entry: who signs it, and which bytes count.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
+use super::content::{Content, Kind};
 use crate::Signer;
 use crate::cbor;
 use crate::ids::{EntryId, NodeId, PersonId};
-use crate::limits::{ENTRY_BODY_BYTES_MAX, ENTRY_TAG_BYTES_MAX, ENTRY_TAGS_MAX, ENTRY_TITLE_BYTES_MAX};
+use crate::limits::ENTRY_MANDATE_BYTES_MAX;
 
 /// What an entry's signature says that it is of.
 const DOMAIN: &str = "v6/entry/1";
 
-macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// What sort of entry it is. One that this version does not know is kept and passed on as it is.
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Kind {
-            $($(#[$doc])* $name,)*
-            /// Of a newer version.
-            Other(String),
-        }
-
-        impl Kind {
-            /// Its name.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                match self {
-                    $(Self::$name => $text,)*
-                    Self::Other(name) => name,
-                }
-            }
-        }
-
-        impl From<&str> for Kind {
-            fn from(text: &str) -> Self {
-                match text {
-                    $($text => Self::$name,)*
-                    other => Self::Other(other.to_owned()),
-                }
-            }
-        }
-    };
-}
-
-kinds! {
-    /// Something that was seen or measured.
-    Observation = "observation",
-    /// Something that might be done.
-    Idea = "idea",
-    /// Something that is wrong.
-    Issue = "issue",
-    /// For or against its subject.
-    Argument = "argument",
-    /// Value, effort and confidence that somebody gives its subject.
-    Evaluation = "evaluation",
-    /// What was decided of its subject.
-    Decision = "decision",
-    /// A job that serves its subject.
-    Task = "task",
-    /// An attempt of such a job.
-    Attempt = "attempt",
-    /// Something that was made.
-    Artifact = "artifact",
-    /// What came of it.
-    Outcome = "outcome",
-    /// Ties its subject to another.
-    Link = "link",
-    /// Hands its subject to another person.
-    Transfer = "transfer",
-    /// Takes something back: it is hidden, and stays.
-    Retraction = "retraction",
-    /// Lends a program the right to act for a person.
-    KeyDelegation = "key-delegation",
-}
-
-impl Serialize for Kind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for Kind {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self::from(String::deserialize(deserializer)?.as_str()))
-    }
-}
-
-/// Where an entry's content comes from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
-    /// An address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-    /// A file's path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
-    /// A line of it, from 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub line: Option<u32>,
-    /// Who said it, in words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub person: Option<String>,
-}
-
-/// What an entry says. A field that is missing is empty; fields of newer versions are kept in its bytes.
+/// Who wrote an entry, when, and by what right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// What sort of entry it is.
-    pub kind: Kind,
-    /// The entry that it is about; without one it is a subject of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub about: Option<EntryId>,
-    /// The device that signed it.
+pub struct By {
+    /// The key that signed it: a device's, or a program's that has a mandate.
     pub node: NodeId,
     /// The person whose it is.
     pub person: PersonId,
-    /// When it was written, by the device's clock, in milliseconds since 1970.
+    /// When it was written, by the signer's clock, in milliseconds since 1970.
     pub created_ms: u64,
     /// Makes two entries of the same words two entries.
     pub nonce: ByteArray<16>,
-    /// One line.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub title: String,
-    /// `CommonMark`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub body: String,
-    /// Language as in BCP 47, where it is known.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub language: String,
-    /// Words to find it by.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<String>,
-    /// Where it comes from.
+    /// The bytes of the delegation under which a program wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<Source>,
+    pub mandate: Option<ByteBuf>,
 }
 
-/// What a person or program wants to write; the device's part is added when it is signed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
-    /// What sort of entry it is.
-    pub kind: Kind,
-    /// The entry that it is about.
-    pub about: Option<EntryId>,
-    /// One line.
-    pub title: String,
-    /// `CommonMark`.
-    pub body: String,
-    /// Language as in BCP 47.
-    pub language: String,
-    /// Words to find it by.
-    pub tags: Vec<String>,
-    /// Where it comes from.
-    pub source: Option<Source>,
-}
-
-impl Draft {
-    /// A subject of its own with a title.
-    #[must_use]
-    pub fn new(kind: Kind, title: impl Into<String>) -> Self {
-        Self {
-            kind,
-            about: None,
-            title: title.into(),
-            body: String::new(),
-            language: String::new(),
-            tags: Vec::new(),
-            source: None,
-        }
-    }
-}
-
-/// Why bytes are no entry, or a draft cannot become one.
+/// Why bytes are no entry, or what was wanted cannot become one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EntryError {
     /// Not the format of an entry.
     #[error("not an entry: {0}")]
     Format(String),
-    /// The device that it names did not sign it.
+    /// The key that it names did not sign it.
     #[error("the entry's signature is not its author's")]
     Signature,
     /// Its bytes hash to another name.
@@ -187,6 +44,9 @@ pub enum EntryError {
     /// It belongs to another document.
     #[error("the entry is about another subject")]
     Subject,
+    /// The delegation under which it was written does not cover it.
+    #[error("the delegation {0}")]
+    Mandate(&'static str),
     /// A subject of its own has no title.
     #[error("the title is empty: say in a line what it is about")]
     NoTitle,
@@ -205,12 +65,27 @@ pub enum EntryError {
     /// A title or tag has a character that is none of a line's.
     #[error("the {0} has a control character: write it in one line of plain text")]
     Control(&'static str),
-    /// More tags than an entry may have.
-    #[error("{0} tags are more than {ENTRY_TAGS_MAX}")]
-    Tags(usize),
+    /// More of something than an entry may have.
+    #[error("{count} {what} are more than {most}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// What it has.
+        count: usize,
+        /// What it may have.
+        most: usize,
+    },
+    /// A number outside its range.
+    #[error("the {what} {number} is not between 0 and 100")]
+    Range {
+        /// Which.
+        what: &'static str,
+        /// The number.
+        number: u8,
+    },
 }
 
-/// The bytes of an entry with the device's signature.
+/// An entry's bytes with the signature.
 #[derive(Serialize, Deserialize)]
 struct Wire(ByteBuf, ByteArray<64>);
 
@@ -219,42 +94,74 @@ struct Wire(ByteBuf, ByteArray<64>);
 pub struct Signed {
     /// BLAKE3 of its bytes.
     pub id: EntryId,
+    /// Who wrote it.
+    pub by: By,
     /// What it says.
-    pub entry: Entry,
+    pub says: Content,
     /// Entry and signature, canonical CBOR: the value of its register.
     pub bytes: Vec<u8>,
 }
 
 impl Signed {
-    /// Signs a draft. `nonce` is drawn by the caller; the same draft, time and nonce give the same entry.
+    /// Signs an entry. `nonce` is drawn by the caller; the same content, time and nonce give the same entry.
     ///
     /// # Errors
-    /// [`EntryError`]: what a draft must not be.
+    /// [`EntryError`]: what an entry must not be.
     pub fn sign(
         signer: &dyn Signer,
         person: PersonId,
         created_ms: u64,
         nonce: [u8; 16],
-        draft: Draft,
+        says: Content,
     ) -> Result<Self, EntryError> {
-        let Draft { kind, about, title, body, language, tags, source } = draft;
-        let (node, nonce) = (signer.node(), ByteArray::new(nonce));
-        let entry = Entry { kind, about, node, person, created_ms, nonce, title, body, language, tags, source };
-        entry.check()?;
-        let says = cbor::encode(&entry);
-        let signature = signer.sign(&message(&says));
-        let bytes = cbor::encode(&Wire(ByteBuf::from(says), ByteArray::new(signature)));
-        Ok(Self { id: EntryId(*blake3::hash(&bytes).as_bytes()), entry, bytes })
+        let by = By { node: signer.node(), person, created_ms, nonce: ByteArray::new(nonce), mandate: None };
+        Self::sign_by(signer, by, says)
     }
 
-    /// Reads an entry and checks its signature.
+    /// Signs an entry with a program's key, under the delegation that names it.
     ///
     /// # Errors
-    /// [`EntryError`]. Costs one signature verification, about 50 µs.
+    /// [`EntryError`]: also where the delegation does not cover it.
+    pub fn sign_under(
+        signer: &dyn Signer,
+        mandate: &Self,
+        created_ms: u64,
+        nonce: [u8; 16],
+        says: Content,
+    ) -> Result<Self, EntryError> {
+        let (node, nonce) = (signer.node(), ByteArray::new(nonce));
+        let bytes = ByteBuf::from(mandate.bytes.clone());
+        let by = By { node, person: mandate.by.person, created_ms, nonce, mandate: Some(bytes) };
+        covers(mandate, &by, &says)?;
+        Self::sign_by(signer, by, says)
+    }
+
+    fn sign_by(signer: &dyn Signer, by: By, says: Content) -> Result<Self, EntryError> {
+        says.check()?;
+        let entry = cbor::encode(&(&by, &says));
+        let signature = signer.sign(&message(&entry));
+        let bytes = cbor::encode(&Wire(ByteBuf::from(entry), ByteArray::new(signature)));
+        Ok(Self { id: EntryId(*blake3::hash(&bytes).as_bytes()), by, says, bytes })
+    }
+
+    /// Reads an entry and checks its signature, and that of its mandate.
+    ///
+    /// # Errors
+    /// [`EntryError`]. Costs one or two signature verifications, about 50 µs each.
     pub fn verify(bytes: &[u8]) -> Result<Self, EntryError> {
-        let (signed, signature, says) = Self::parts(bytes)?;
-        if !crate::verify(&signed.entry.node, &message(&says), &signature) {
+        let (signed, signature, entry) = Self::parts(bytes)?;
+        if !crate::verify(&signed.by.node, &message(&entry), &signature) {
             return Err(EntryError::Signature);
+        }
+        if let Some(mandate) = &signed.by.mandate {
+            let (mandate, signature, entry) = Self::parts(mandate)?;
+            if mandate.by.mandate.is_some() {
+                return Err(EntryError::Mandate("was itself given under a delegation"));
+            }
+            if !crate::verify(&mandate.by.node, &message(&entry), &signature) {
+                return Err(EntryError::Signature);
+            }
+            covers(&mandate, &signed.by, &signed.says)?;
         }
         Ok(signed)
     }
@@ -270,68 +177,70 @@ impl Signed {
     /// The subject that it belongs to: itself, or what it is about.
     #[must_use]
     pub fn subject(&self) -> EntryId {
-        self.entry.about.unwrap_or(self.id)
+        self.says.about.unwrap_or(self.id)
+    }
+
+    /// The delegation under which a program wrote it.
+    #[must_use]
+    pub fn mandate(&self) -> Option<Self> {
+        self.by.mandate.as_ref().and_then(|bytes| Self::read(bytes).ok())
     }
 
     fn parts(bytes: &[u8]) -> Result<(Self, [u8; 64], Vec<u8>), EntryError> {
         let format = |error: cbor::CborError| EntryError::Format(error.to_string());
-        let Wire(says, signature) = cbor::decode(bytes).map_err(format)?;
-        let entry: Entry = cbor::decode(&says).map_err(format)?;
-        entry.check_bounds()?;
+        let Wire(entry, signature) = cbor::decode(bytes).map_err(format)?;
+        let (by, says): (By, Content) = cbor::decode(&entry).map_err(format)?;
+        says.check_bounds()?;
+        if let Some(mandate) = by.mandate.as_ref().filter(|mandate| mandate.len() > ENTRY_MANDATE_BYTES_MAX) {
+            let (what, most) = ("delegation", ENTRY_MANDATE_BYTES_MAX);
+            return Err(EntryError::TooLong { what, bytes: mandate.len(), most, hint: "" });
+        }
         let id = EntryId(*blake3::hash(bytes).as_bytes());
-        Ok((Self { id, entry, bytes: bytes.to_vec() }, signature.into_array(), says.into_vec()))
+        Ok((Self { id, by, says, bytes: bytes.to_vec() }, signature.into_array(), entry.into_vec()))
     }
 }
 
-fn message(says: &[u8]) -> Vec<u8> {
-    cbor::encode(&(DOMAIN, serde_bytes::Bytes::new(says)))
+/// Whether a delegation lets a program write that, by what both say.
+fn covers(mandate: &Signed, by: &By, says: &Content) -> Result<(), EntryError> {
+    let delegation = mandate.says.delegation.as_ref().filter(|_| mandate.says.kind == Kind::KeyDelegation);
+    let delegation = delegation.ok_or(EntryError::Mandate("is none"))?;
+    let reason = if delegation.key != by.node {
+        "is another program's"
+    } else if mandate.by.person != by.person {
+        "is another person's"
+    } else if by.created_ms > delegation.until_ms {
+        "has expired"
+    } else if !delegation.kinds.contains(&says.kind) || says.kind == Kind::KeyDelegation {
+        "does not cover entries of this kind"
+    } else {
+        return Ok(());
+    };
+    Err(EntryError::Mandate(reason))
 }
 
-impl Entry {
-    /// What its author's own node refuses, so that people learn of it.
-    fn check(&self) -> Result<(), EntryError> {
-        if self.about.is_none() && self.title.trim().is_empty() {
-            return Err(EntryError::NoTitle);
-        }
-        for (what, text) in std::iter::once(("title", &self.title)).chain(self.tags.iter().map(|tag| ("tag", tag))) {
-            if text.chars().any(char::is_control) {
-                return Err(EntryError::Control(what));
-            }
-        }
-        self.check_bounds()
-    }
-
-    /// What every node refuses.
-    fn check_bounds(&self) -> Result<(), EntryError> {
-        let within = |what, text: &str, most, hint| {
-            if text.len() <= most {
-                return Ok(());
-            }
-            Err(EntryError::TooLong { what, bytes: text.len(), most, hint })
-        };
-        within("title", &self.title, ENTRY_TITLE_BYTES_MAX, ": put the rest into its body")?;
-        within("body", &self.body, ENTRY_BODY_BYTES_MAX, ": attach the rest as a file (`v6 blob add`)")?;
-        within("language", &self.language, ENTRY_TAG_BYTES_MAX, "")?;
-        if self.tags.len() > ENTRY_TAGS_MAX {
-            return Err(EntryError::Tags(self.tags.len()));
-        }
-        self.tags.iter().try_for_each(|tag| within("tag", tag, ENTRY_TAG_BYTES_MAX, ""))
-    }
+fn message(entry: &[u8]) -> Vec<u8> {
+    cbor::encode(&(DOMAIN, serde_bytes::Bytes::new(entry)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::SigningKey;
+    use crate::ledger::Delegation;
+    use crate::limits::ENTRY_TAGS_MAX;
 
-    fn signed(draft: Draft) -> Result<Signed, EntryError> {
-        Signed::sign(&SigningKey::from_bytes(&[3; 32]), PersonId([4; 16]), 1_800_000_000_000, [5; 16], draft)
+    const NOW_MS: u64 = 1_800_000_000_000;
+    const PERSON: PersonId = PersonId([4; 16]);
+
+    fn signed(says: Content) -> Result<Signed, EntryError> {
+        Signed::sign(&SigningKey::from_bytes(&[3; 32]), PERSON, NOW_MS, [5; 16], says)
     }
 
     #[test]
     fn an_entry_survives_its_bytes_and_any_flipped_bit_is_refused() {
-        let draft = Draft { tags: vec!["أفكار".into()], ..Draft::new(Kind::Idea, "ماكو فكرة تضيع") };
-        let entry = signed(draft).expect("a good draft");
+        let says =
+            Content { tags: vec!["أفكار".into()], ..Content::new(Kind::Idea, "ماكو فكرة تضيع") };
+        let entry = signed(says).expect("a good entry");
         assert_eq!(Signed::verify(&entry.bytes), Ok(entry.clone()));
         for at in 0..entry.bytes.len() {
             let mut bytes = entry.bytes.clone();
@@ -343,26 +252,51 @@ mod tests {
     #[test]
     fn what_a_newer_version_adds_is_kept_in_the_bytes() {
         let key = SigningKey::from_bytes(&[3; 32]);
-        let mut entry = signed(Draft::new(Kind::Idea, "x")).expect("a good draft").entry;
-        entry.kind = Kind::from("mood");
+        let mut entry = signed(Content::new(Kind::Idea, "x")).expect("a good entry");
+        entry.says.kind = Kind::from("mood");
         let mut fields: std::collections::BTreeMap<String, ciborium::Value> =
-            ciborium::from_reader(&cbor::encode(&entry)[..]).expect("a map");
+            ciborium::from_reader(&cbor::encode(&entry.says)[..]).expect("a map");
         fields.insert("colour".into(), "green".into());
-        let says = cbor::encode(&fields);
+        let says = cbor::encode(&(&entry.by, fields));
         let signature = Signer::sign(&key, &message(&says));
         let bytes = cbor::encode(&Wire(ByteBuf::from(says), ByteArray::new(signature)));
         let read = Signed::verify(&bytes).expect("an entry of a newer version");
-        assert_eq!((read.entry.kind.as_str(), read.bytes), ("mood", bytes));
+        assert_eq!((read.says.kind.as_str(), read.bytes), ("mood", bytes));
     }
 
     #[test]
-    fn a_draft_that_nobody_could_read_is_refused_with_the_reason() {
-        assert_eq!(signed(Draft::new(Kind::Idea, "  ")), Err(EntryError::NoTitle));
-        assert_eq!(signed(Draft::new(Kind::Idea, "a\u{0}b")), Err(EntryError::Control("title")));
-        assert_eq!(signed(Draft::new(Kind::Idea, "a\nb")), Err(EntryError::Control("title")));
-        let long = Draft { body: "x".repeat(10 << 20), ..Draft::new(Kind::Idea, "long") };
+    fn what_nobody_could_read_is_refused_with_the_reason() {
+        assert_eq!(signed(Content::new(Kind::Idea, "  ")), Err(EntryError::NoTitle));
+        assert_eq!(signed(Content::new(Kind::Idea, "a\u{0}b")), Err(EntryError::Control("title")));
+        assert_eq!(signed(Content::new(Kind::Idea, "a\nb")), Err(EntryError::Control("title")));
+        let long = Content { body: "x".repeat(10 << 20), ..Content::new(Kind::Idea, "long") };
         assert!(matches!(signed(long), Err(EntryError::TooLong { what: "body", .. })));
-        let tags = Draft { tags: vec!["t".into(); ENTRY_TAGS_MAX + 1], ..Draft::new(Kind::Idea, "tags") };
-        assert_eq!(signed(tags), Err(EntryError::Tags(ENTRY_TAGS_MAX + 1)));
+        let tags = Content { tags: vec!["t".into(); ENTRY_TAGS_MAX + 1], ..Content::new(Kind::Idea, "tags") };
+        assert!(matches!(signed(tags), Err(EntryError::TooMany { what: "tags", .. })));
     }
+
+    #[test]
+    fn a_program_writes_what_its_delegation_covers_and_nothing_else() {
+        let program = SigningKey::from_bytes(&[9; 32]);
+        let give = |key, until_ms| {
+            let kinds = vec![Kind::Observation];
+            let delegation = Some(Delegation { key, name: "scout".into(), kinds, until_ms });
+            signed(Content { delegation, ..Content::new(Kind::KeyDelegation, "scout") }).expect("a delegation")
+        };
+        let mandate = give(program.node(), NOW_MS + 1);
+        let write =
+            |mandate: &Signed, kind, at| Signed::sign_under(&program, mandate, at, [6; 16], Content::new(kind, "seen"));
+        let seen = write(&mandate, Kind::Observation, NOW_MS).expect("covered");
+        assert_eq!(Signed::verify(&seen.bytes).map(|seen| seen.by.person), Ok(PERSON));
+        let refused = |result: Result<Signed, EntryError>| matches!(result, Err(EntryError::Mandate(_)));
+        assert!(refused(write(&mandate, Kind::Transfer, NOW_MS)));
+        assert!(refused(write(&mandate, Kind::Observation, NOW_MS + 2)));
+        assert!(refused(write(&give(PERSON_S_OTHER, NOW_MS + 1), Kind::Observation, NOW_MS)));
+        // One that signs all the same is found out by everybody.
+        let by = By { created_ms: NOW_MS + 2, ..seen.by };
+        let late = Signed::sign_by(&program, by, Content::new(Kind::Observation, "late")).expect("signed");
+        assert!(refused(Signed::verify(&late.bytes)));
+    }
+
+    const PERSON_S_OTHER: NodeId = NodeId([8; 32]);
 }

@@ -213,6 +213,11 @@ impl<S: Shelf> Replica<S> {
             if before.members.get(&author) != self.roster.members.get(&author) {
                 docs.extend(self.docs_touched(author, 1));
             }
+            if before.members.get(&author) != self.roster.members.get(&author)
+                || before.revoked.contains_key(&author) != self.roster.revoked.contains_key(&author)
+            {
+                docs.extend(self.docs_carried(author));
+            }
         }
         docs.remove(&DocId::ROSTER);
         let live: Vec<DocId> = self.jobs.keys().map(|id| DocId::job(*id)).collect();

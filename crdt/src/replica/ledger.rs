@@ -1,27 +1,84 @@
-//! The ledger's subjects: their folds and their rows.
+//! The ledger's subjects: their folds, their rows, and what leads to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Replica;
+use super::rows::Stored;
 use crate::cbor;
-use crate::doc::DocId;
-use crate::ids::EntryId;
-use crate::ledger::{IdeaRow, Shown, Signed, Subject, fold};
+use crate::doc::{DocId, DocKind, Key};
+use crate::ids::{EntryId, NodeId, PersonId};
+use crate::ledger::{Backlink, Counted, IdeaRow, Relation, RowLink, Shown, Signed, Subject, Target, fold};
 use crate::shelf::{Shelf, Table};
 use crate::state_hash::Sum;
+
+/// Rows of [`Table::Meta`] under this prefix, a node and a document: an entry of that node came by another's feed, so that what
+/// the roster says of it is part of the document's fold.
+const CARRIED: &[u8] = b"carried/";
+/// Rows of [`Table::Meta`] under this prefix and a hash: the subject that a person wrote under a key.
+const KEYED: &[u8] = b"idea-key/";
+/// Rows that are read at a time.
+const PAGE_ROWS: usize = 1_000;
+/// Where a link's name begins in the key of a row of [`Table::LedgerLinks`].
+const LINK_AT: usize = 16;
+
+/// A link that leads to something, with where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incoming {
+    /// The subject that it is a link of.
+    pub from: EntryId,
+    /// The link's entry.
+    pub entry: EntryId,
+    /// How they hang together.
+    pub relation: Relation,
+    /// Whose link it is.
+    pub person: PersonId,
+}
 
 impl<S: Shelf> Replica<S> {
     /// A subject with all that was said about it; `None` while its first entry is not here.
     #[must_use]
     pub fn subject(&self, doc: DocId) -> Option<Subject> {
-        fold(self.entries(doc).into_values(), &self.roster)
+        fold(self.counted(doc))
     }
 
     /// A subject's line in lists.
     #[must_use]
     pub fn subject_row(&self, doc: DocId) -> Option<Shown> {
-        let row = self.shelf.get(Table::Ledger, &doc.id)?;
-        cbor::decode::<IdeaRow>(&row).ok()?.shown
+        self.idea_row(doc)?.shown
+    }
+
+    /// What changes when a subject's fold does.
+    #[must_use]
+    pub fn subject_digest(&self, doc: DocId) -> Option<Sum> {
+        self.idea_row(doc).map(|row| row.digest)
+    }
+
+    /// Where a subject leads, by its links that hold.
+    #[must_use]
+    pub fn links_of(&self, doc: DocId) -> Vec<RowLink> {
+        self.idea_row(doc).map(|row| row.links).unwrap_or_default()
+    }
+
+    /// What leads to a subject, a job or a blob, by the name of the link.
+    #[must_use]
+    pub fn links_to(&self, target: &Target) -> Vec<Incoming> {
+        let Some(prefix) = target_key(target) else { return Vec::new() };
+        let rows = self.shelf.all(Table::LedgerLinks, &prefix);
+        rows.into_iter()
+            .filter_map(|(key, row)| {
+                let entry = EntryId(key.get(LINK_AT..)?.try_into().ok()?);
+                let (from, relation, person, to): (EntryId, Relation, PersonId, Target) = cbor::decode(&row).ok()?;
+                // Two names may share their first half.
+                (to == *target).then_some(Incoming { from, entry, relation, person })
+            })
+            .collect()
+    }
+
+    /// The same, as far as a subject's rank goes by it.
+    #[must_use]
+    pub fn backlinks(&self, subject: EntryId) -> Vec<Backlink> {
+        let links = self.links_to(&Target::Entry(subject)).into_iter();
+        links.map(|link| Backlink { relation: link.relation, person: link.person }).collect()
     }
 
     /// Subjects in the order of (created, name), up to `limit` after one of them.
@@ -48,30 +105,126 @@ impl<S: Shelf> Replica<S> {
         rows.filter_map(|(_, row)| cbor::decode::<IdeaRow>(&row).ok()?.shown).collect()
     }
 
-    /// The entries of a document that count, each once whoever wrote it.
-    fn entries(&self, doc: DocId) -> BTreeMap<EntryId, Signed> {
+    /// Subjects with what changes when their folds do, document by document, up to `limit` after one of them.
+    #[must_use]
+    pub fn subject_digests(&self, after: Option<DocId>, limit: usize) -> Vec<(DocId, Option<EntryId>, Sum)> {
+        let from = after.map_or_else(Vec::new, |doc| [&doc.id[..], &[0]].concat());
+        let rows = self.shelf.scan(Table::Ledger, &[], &from, limit).into_iter();
+        rows.filter_map(|(id, row)| {
+            let doc = DocId { kind: DocKind::Ledger, id: id.try_into().ok()? };
+            let row: IdeaRow = cbor::decode(&row).ok()?;
+            Some((doc, row.shown.map(|shown| shown.id), row.digest))
+        })
+        .collect()
+    }
+
+    /// The subject that a person wrote under a key.
+    #[must_use]
+    pub fn subject_of_key(&self, person: PersonId, key: &str) -> Option<Subject> {
+        let row = self.shelf.get(Table::Meta, &keyed(person, key))?;
+        let id = EntryId(row.try_into().ok()?);
+        self.subject(DocId::ledger(id)).filter(|subject| subject.root.id == id)
+    }
+
+    /// The entries of a document, whoever wrote them and whether they count or not: its first one, then by time and name.
+    #[must_use]
+    pub fn entries_of(&self, doc: DocId) -> Vec<Signed> {
         let registers = self.registers(doc).into_iter();
-        registers
-            .filter(|r| self.roster.role_at(&r.author, r.seq).is_some_and(|role| role.may_submit()))
-            .filter_map(|r| Signed::read(&r.value).ok())
-            .map(|entry| (entry.id, entry))
-            .collect()
+        let entries: BTreeMap<EntryId, Signed> =
+            registers.filter_map(|r| Signed::read(&r.value).ok()).map(|entry| (entry.id, entry)).collect();
+        let mut entries: Vec<Signed> = entries.into_values().collect();
+        entries.sort_by_key(|entry| (entry.says.about.is_some(), entry.by.created_ms, entry.id));
+        entries
+    }
+
+    /// Entries of the ledger that are here.
+    #[must_use]
+    pub fn entry_count(&self) -> u64 {
+        let count = |(_, row): &(Vec<u8>, Vec<u8>)| {
+            let shown = cbor::decode::<IdeaRow>(row).ok()?.shown?;
+            Some(u64::from(shown.entries) + 1)
+        };
+        let (mut sum, mut from) = (0, Vec::new());
+        loop {
+            let rows = self.shelf.scan(Table::Ledger, &[], &from, PAGE_ROWS);
+            let Some((last, _)) = rows.last() else { return sum };
+            from = [&last[..], &[0]].concat();
+            sum += rows.iter().filter_map(count).sum::<u64>();
+        }
+    }
+
+    /// Whether an entry is here, whoever wrote it.
+    #[must_use]
+    pub fn has_entry(&self, doc: DocId, id: EntryId) -> bool {
+        self.registers(doc).iter().any(|r| r.key == Key::Entry(id))
+    }
+
+    fn idea_row(&self, doc: DocId) -> Option<IdeaRow> {
+        let row = self.shelf.get(Table::Ledger, &doc.id)?;
+        cbor::decode(&row).ok()
+    }
+
+    /// The entries of a document that count.
+    fn counted(&self, doc: DocId) -> Vec<Counted> {
+        self.registers(doc).into_iter().filter_map(|r| self.judge(&r)).collect()
+    }
+
+    /// Whether a register's entry counts. Its writer may submit, and it is its own; or it speaks for a member in good standing
+    /// as the roster knows him, and so somebody else may have brought it; or an admin vouches for it. A program's entry stands
+    /// for whoever gave it its delegation.
+    fn judge(&self, r: &Stored) -> Option<Counted> {
+        let role = self.roster.role_at(&r.author, r.seq).filter(|role| role.may_submit())?;
+        let signed = Signed::read(&r.value).ok()?;
+        let by_admin = role.may_administer();
+        let principal = principal(&signed);
+        let is_his = self.roster.person(&principal) == Some(signed.by.person);
+        let counts = if principal == r.author {
+            is_his
+        } else {
+            by_admin || (is_his && !self.roster.revoked.contains_key(&principal))
+        };
+        let seq = (signed.by.node == r.author).then_some(r.seq);
+        // What an admin brings of others is not his word.
+        let by_admin = by_admin && principal == r.author;
+        counts.then_some(Counted { signed, seq, by_admin })
+    }
+
+    /// Documents whose folds change when the roster speaks of a node otherwise than before.
+    pub(super) fn docs_carried(&self, node: NodeId) -> BTreeSet<DocId> {
+        let prefix = [CARRIED, &node.0].concat();
+        let rows = self.shelf.all(Table::Meta, &prefix);
+        rows.iter().filter_map(|(key, _)| DocId::from_bytes(key.get(prefix.len()..)?)).collect()
+    }
+
+    /// Notes that a document's fold goes by what the roster says of an entry's author.
+    fn note_carried(&mut self, doc: DocId, registers: &[Stored]) {
+        for r in registers {
+            let Ok(signed) = Signed::read(&r.value) else { continue };
+            let principal = principal(&signed);
+            if principal != r.author {
+                let key = [CARRIED, &principal.0, &doc.to_bytes()].concat();
+                self.shelf.put((Table::Meta, key, Some(Vec::new())));
+            }
+        }
     }
 
     pub(super) fn refold_subject(&mut self, doc: DocId) {
-        let before = self.shelf.get(Table::Ledger, &doc.id).and_then(|row| cbor::decode::<IdeaRow>(&row).ok());
-        let entries = self.entries(doc);
+        let before = self.idea_row(doc);
+        let registers = self.registers(doc);
+        self.note_carried(doc, &registers);
+        let entries: Vec<Counted> = registers.iter().filter_map(|r| self.judge(r)).collect();
         let mut hasher = blake3::Hasher::new();
         hasher.update(&doc.to_bytes());
-        entries.keys().for_each(|id| {
+        let ids: BTreeSet<EntryId> = entries.iter().map(|entry| entry.signed.id).collect();
+        ids.iter().for_each(|id| {
             hasher.update(&id.0);
         });
-        let is_empty = entries.is_empty();
-        let subject = fold(entries.into_values(), &self.roster);
+        let subject = fold(entries);
         let shown = subject.as_ref().map(Subject::shown);
+        let links = subject.as_ref().map(Subject::row_links).unwrap_or_default();
         hasher.update(&cbor::encode(&shown));
         let digest: Sum = *hasher.finalize().as_bytes();
-        let after = (!is_empty).then_some(IdeaRow { digest, shown });
+        let after = (!ids.is_empty()).then_some(IdeaRow { digest, shown, links });
         let digest = |row: &Option<IdeaRow>| row.as_ref().map(|row| row.digest);
         self.state.replace(&mut self.shelf, doc, digest(&before).as_ref(), digest(&after).as_ref());
         let order = |row: &Option<IdeaRow>| {
@@ -83,11 +236,62 @@ impl<S: Shelf> Replica<S> {
             old.into_iter().for_each(|key| self.shelf.put((Table::LedgerByTime, key, None)));
             new.into_iter().for_each(|key| self.shelf.put((Table::LedgerByTime, key, Some(Vec::new()))));
         }
+        self.put_links(before.as_ref(), after.as_ref());
+        if let Some(root) = subject.as_ref().map(|subject| &subject.root)
+            && let Some(key) = &root.says.key
+        {
+            self.shelf.put((Table::Meta, keyed(root.by.person, key), Some(root.id.0.to_vec())));
+        }
         self.shelf.put((Table::Ledger, doc.id.to_vec(), after.as_ref().map(cbor::encode)));
     }
+
+    /// Writes the rows by which the ends of its links find a subject.
+    fn put_links(&mut self, before: Option<&IdeaRow>, after: Option<&IdeaRow>) {
+        let rows = |row: Option<&IdeaRow>| -> BTreeMap<Vec<u8>, Vec<u8>> {
+            let Some((shown, links)) = row.and_then(|row| Some((row.shown.as_ref()?, &row.links))) else {
+                return BTreeMap::new();
+            };
+            let of = |link: &RowLink| {
+                let key = [&target_key(&link.to)?[..], &link.entry.0].concat();
+                Some((key, cbor::encode(&(shown.id, &link.relation, link.person, &link.to))))
+            };
+            links.iter().filter_map(of).collect()
+        };
+        let (old, new) = (rows(before), rows(after));
+        for key in old.keys().filter(|key| !new.contains_key(*key)) {
+            self.shelf.put((Table::LedgerLinks, key.clone(), None));
+        }
+        for (key, row) in new {
+            if old.get(&key) != Some(&row) {
+                self.shelf.put((Table::LedgerLinks, key, Some(row)));
+            }
+        }
+    }
+}
+
+/// The device that answers for an entry: its signer, or who gave the program that signed it its delegation.
+fn principal(signed: &Signed) -> NodeId {
+    signed.mandate().map_or(signed.by.node, |mandate| mandate.by.node)
+}
+
+fn keyed(person: PersonId, key: &str) -> Vec<u8> {
+    let mut hasher = blake3::Hasher::new_derive_key("v6 subject of a person's key 1");
+    hasher.update(&person.0).update(key.as_bytes());
+    [KEYED, hasher.finalize().as_bytes()].concat()
 }
 
 /// Key under which a subject stands in the order of lists.
 fn order_key(created_ms: u64, id: EntryId) -> Vec<u8> {
     [&created_ms.to_be_bytes()[..], &id.0].concat()
+}
+
+/// The first half of what a link leads to.
+fn target_key(target: &Target) -> Option<[u8; LINK_AT]> {
+    let half = |bytes: &[u8]| bytes.get(..LINK_AT).and_then(|half| half.try_into().ok());
+    match target {
+        Target::Entry(id) => half(&id.0),
+        Target::Job(id) => half(&id.0),
+        Target::Blob(hash) => half(&hash.0),
+        Target::Other(_) => None,
+    }
 }

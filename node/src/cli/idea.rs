@@ -1,19 +1,22 @@
-//! The idea ledger: add, list, show.
+//! The idea ledger: add, list, show, find; what is said about ideas and how they travel is beside it.
+
+mod carry;
+mod say;
 
 use std::io::Read;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use hyper::Method;
-use web_gateway::api::{IdeaAdded, IdeaRequest, IdeaRow, IdeaView};
+use web_gateway::api::{EntryView, IdeaAdded, IdeaFound, IdeaRanked, IdeaRequest, IdeaRow, IdeaView, LinkView};
 
-use super::UsageError;
 use super::output::{self, Table, ago, short, shown};
 use crate::client::{Client, percent_encode};
 
 const ROWS_DEFAULT: usize = 50;
+const FOUND: usize = 20;
+const FOUND_JSON: usize = 1_000;
 /// Most bytes of a body that are read from stdin; the ledger takes less and says how much.
 const BODY_BYTES_MAX: u64 = 16 << 20;
 
@@ -23,7 +26,7 @@ pub(super) enum IdeaCommand {
     Add(AddArgs),
     /// List ideas, oldest first
     List(ListArgs),
-    /// Show an idea and what was said about it
+    /// Show an idea, what was said about it, and what it is linked to
     Show {
         /// The idea, or the beginning of its id
         id: String,
@@ -31,62 +34,92 @@ pub(super) enum IdeaCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Search ideas
-    Search {
-        /// Words
-        words: Vec<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Link two ideas
-    Link {
-        /// From
-        from: String,
-        /// To
-        to: String,
-    },
-    /// Hand an idea to another person
-    Transfer {
-        /// The idea
-        id: String,
-        /// The person
-        person: String,
-    },
-    /// Check the ledger
-    Verify {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Find ideas by their words, in any spelling
+    Search(SearchArgs),
+    /// List the ideas that are worth most
+    Top(TopArgs),
+    /// Link an idea to another, to a job or to a blob
+    Link(say::LinkArgs),
+    /// Say what speaks for an idea, or against it
+    Argue(say::ArgueArgs),
+    /// Add what was seen to an idea
+    Observe(say::ObserveArgs),
+    /// Say what an idea would be worth and cost
+    Evaluate(say::EvaluateArgs),
+    /// Vote for an idea, or against it
+    Vote(say::VoteArgs),
+    /// Decide what becomes of an idea
+    Decide(say::DecideArgs),
+    /// Hand an idea to another person, or take one that is offered
+    Transfer(say::TransferArgs),
+    /// Take an idea back, or what you said about it: it is hidden, and stays
+    Retract(say::RetractArgs),
+    /// Check every entry's name and signature, and where its links lead
+    Verify(carry::VerifyArgs),
     /// Write the ledger to a file
-    Export {
-        /// The file [default: stdout]
-        file: Option<PathBuf>,
-    },
+    Export(carry::ExportArgs),
     /// Read a ledger from a file
-    Import {
-        /// The file
-        file: PathBuf,
-        /// Leave bad entries out
-        #[arg(long)]
-        skip_bad: bool,
-    },
+    Import(carry::ImportArgs),
 }
 
-impl IdeaCommand {
-    /// The name of what is part of the contract and not built yet.
-    pub(super) fn unbuilt(&self) -> Option<&'static str> {
-        match self {
-            Self::Add(_) | Self::List(_) | Self::Show { .. } => None,
-            Self::Search { .. } => Some("v6 idea search"),
-            Self::Link { .. } => Some("v6 idea link"),
-            Self::Transfer { .. } => Some("v6 idea transfer"),
-            Self::Verify { .. } => Some("v6 idea verify"),
-            Self::Export { .. } => Some("v6 idea export"),
-            Self::Import { .. } => Some("v6 idea import"),
-        }
-    }
+/// Find ideas by their words, in any spelling.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  v6 idea search toolchain cache\n  v6 idea search '\"night run\"' --without backup --kind issue\n  v6 idea search --tag ui --since 2026-01-01T00:00:00Z"
+)]
+pub(super) struct SearchArgs {
+    /// Words, all of which are wanted; "in quotes" in this order
+    words: Vec<String>,
+    /// A word that is not to be there (may be repeated)
+    #[arg(long, value_name = "WORD")]
+    without: Vec<String>,
+    /// Only idea, observation or issue
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only what is open, accepted, rejected, deferred, done or retracted
+    #[arg(long)]
+    status: Option<String>,
+    /// Only this person's
+    #[arg(long, value_name = "PERSON")]
+    owner: Option<String>,
+    /// Only with this tag
+    #[arg(long)]
+    tag: Option<String>,
+    /// Only in this language
+    #[arg(long)]
+    language: Option<String>,
+    /// Only what was written then or later
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only what was written then or before
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Only those that a job serves
+    #[arg(long)]
+    has_job: bool,
+    /// Retracted ones too
+    #[arg(long)]
+    all: bool,
+    /// Most rows [default: 20; with --json 1000]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// List the ideas that are worth most.
+#[derive(Debug, Args)]
+pub(super) struct TopArgs {
+    /// Most rows
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+    /// Show what each rank is made of
+    #[arg(long)]
+    explain: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Add an idea: it is kept for ever.
@@ -109,6 +142,12 @@ pub(super) struct AddArgs {
     /// A word to find it by (may be repeated)
     #[arg(long = "tag", value_name = "WORD")]
     tags: Vec<String>,
+    /// Address that it comes from
+    #[arg(long)]
+    url: Option<String>,
+    /// Name under which it is added once, however often this runs
+    #[arg(long)]
+    key: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -133,7 +172,19 @@ pub(super) async fn main(command: IdeaCommand, client: &Client) -> anyhow::Resul
         IdeaCommand::Add(args) => add(args, client).await?,
         IdeaCommand::List(args) => list(&args, client).await?,
         IdeaCommand::Show { id, json } => show(&id, json, client).await?,
-        other => return Err(UsageError(format!("{other:?} asks no node")).into()),
+        IdeaCommand::Search(args) => search(&args, client).await?,
+        IdeaCommand::Top(args) => top(&args, client).await?,
+        IdeaCommand::Link(args) => say::link(args, client).await?,
+        IdeaCommand::Argue(args) => say::argue(args, client).await?,
+        IdeaCommand::Observe(args) => say::observe(args, client).await?,
+        IdeaCommand::Evaluate(args) => say::evaluate(args, client).await?,
+        IdeaCommand::Vote(args) => say::vote(args, client).await?,
+        IdeaCommand::Decide(args) => say::decide(args, client).await?,
+        IdeaCommand::Transfer(args) => say::transfer(args, client).await?,
+        IdeaCommand::Retract(args) => say::retract(args, client).await?,
+        IdeaCommand::Verify(args) => return carry::verify(args, client).await,
+        IdeaCommand::Export(args) => carry::export(args, client).await?,
+        IdeaCommand::Import(args) => return carry::import(args, client).await,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -147,14 +198,28 @@ async fn add(args: AddArgs, client: &Client) -> anyhow::Result<()> {
         }
         body => body.unwrap_or_default(),
     };
-    let request = IdeaRequest { title: args.title, body, kind: args.kind, language: args.language, tags: args.tags };
+    let request = IdeaRequest {
+        title: args.title,
+        body,
+        kind: args.kind,
+        language: args.language,
+        tags: args.tags,
+        url: args.url,
+        key: args.key,
+    };
     let added: IdeaAdded = client.send_json(Method::POST, "/v1/ideas", &request).await?;
     if args.json {
         return output::json(&added);
     }
     output::say(&added.id);
     for similar in &added.similar {
-        output::complain(&format!("like {} ({:.0} %)", short(&similar.id), similar.score * 100.0));
+        let how = if similar.method == "exact" { "says the same as" } else { "is like" };
+        output::complain(&format!(
+            "it {how} {} {} ({:.0} %)",
+            short(&similar.id),
+            shown(&similar.title),
+            similar.score * 100.0
+        ));
     }
     Ok(())
 }
@@ -205,13 +270,27 @@ async fn show(id: &str, json: bool, client: &Client) -> anyhow::Result<()> {
         output::say("");
         output::say(&output::multiline(&view.body));
     }
-    for entry in &view.about {
+    for handover in view.handovers.iter().chain(&view.offers) {
+        let how = if handover.acceptance.is_some() { "came to" } else { "is offered to" };
+        output::say(&format!("handed   from {} it {how} {}", short(&handover.from), short(&handover.to)));
+    }
+    for handover in &view.forestalled {
+        output::say(&format!("handed   to {} too late: it had gone to another", short(&handover.to)));
+    }
+    for line in neighbours(&view) {
+        output::say(&line);
+    }
+    let hidden = view.about.iter().filter(|entry| entry.retracted).count();
+    let says_more =
+        |entry: &&EntryView| !entry.retracted && !matches!(entry.kind.as_str(), "link" | "transfer" | "retraction");
+    for entry in view.about.iter().filter(says_more) {
         output::say("");
+        let detail = detail(entry);
         output::say(&format!(
-            "{} {} by {}, {}",
+            "{}{detail} {} by {}, {}",
             shown(&entry.kind),
             short(&entry.id),
-            short(&entry.author),
+            short(&entry.person),
             ago(&entry.created)
         ));
         if !entry.title.is_empty() {
@@ -221,5 +300,139 @@ async fn show(id: &str, json: bool, client: &Client) -> anyhow::Result<()> {
             output::say(&output::multiline(&entry.body));
         }
     }
+    if hidden > 0 {
+        output::say(&format!("\n{hidden} taken back (`--json` shows them)"));
+    }
     Ok(())
+}
+
+/// What an entry says beside its text.
+fn detail(entry: &EntryView) -> String {
+    let detail = &entry.detail;
+    let mut words = Vec::new();
+    if let Some(is_for) = detail["for"].as_bool() {
+        words.push(if is_for { "for".to_owned() } else { "against".to_owned() });
+    }
+    for name in ["value", "effort", "confidence"] {
+        words.extend(detail["evaluation"][name].as_u64().map(|number| format!("{name} {number}")));
+    }
+    words.extend(
+        detail["evaluation"]["vote"].as_bool().map(|vote| if vote { "vote for" } else { "vote against" }.to_owned()),
+    );
+    words.extend(detail["verdict"].as_str().map(shown));
+    if let Some(outcome) = detail["outcome"].as_object() {
+        words.extend(outcome.get("state").and_then(|state| state.as_str()).map(shown));
+        words.extend(outcome.get("job").and_then(|job| job.as_str()).map(|job| format!("job {}", short(job))));
+    }
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
+}
+
+/// The links from and to an idea, as a tree of one level.
+fn neighbours(view: &IdeaView) -> Vec<String> {
+    let other = |id: &str, title: Option<&String>| {
+        let title = title.map(|title| format!("  {}", shown(title))).unwrap_or_default();
+        let id = match id.split_once(':') {
+            Some((kind, id)) => format!("{kind} {}", short(id)),
+            None => short(id).to_owned(),
+        };
+        format!("{id}{title}")
+    };
+    let out = |link: &LinkView| format!("{} → {}", shown(&link.relation), other(&link.to, link.title.as_ref()));
+    let back = |link: &LinkView| format!("{} ← {}", shown(&link.relation), other(&link.from, link.title.as_ref()));
+    let mut lines: Vec<String> = view.links.iter().map(out).chain(view.backlinks.iter().map(back)).collect();
+    let last = lines.len().saturating_sub(1);
+    for (at, line) in lines.iter_mut().enumerate() {
+        *line = format!("{} {line}", if at == last { "└─" } else { "├─" });
+    }
+    if !lines.is_empty() {
+        lines.insert(0, String::new());
+    }
+    lines
+}
+
+async fn search(args: &SearchArgs, client: &Client) -> anyhow::Result<()> {
+    let without = args.without.iter().map(|word| format!("-{word}"));
+    let words: Vec<String> = args.words.iter().cloned().chain(without).collect();
+    let mut path = format!("/v1/ideas/search?q={}", percent_encode(&words.join(" ")));
+    for (name, value) in [
+        ("kind", &args.kind),
+        ("status", &args.status),
+        ("owner", &args.owner),
+        ("tag", &args.tag),
+        ("language", &args.language),
+        ("since", &args.since),
+        ("until", &args.until),
+    ] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", percent_encode(value)));
+        }
+    }
+    for (name, is_set) in [("has_job", args.has_job), ("all", args.all)] {
+        if is_set {
+            path.push_str(&format!("&{name}=true"));
+        }
+    }
+    if args.json {
+        let rows: Vec<serde_json::Value> = client.get_pages(&path, Some(args.limit.unwrap_or(FOUND_JSON))).await?;
+        return output::json(&rows);
+    }
+    let rows: Vec<IdeaFound> = client.get_pages(&path, Some(args.limit.unwrap_or(FOUND))).await?;
+    if rows.is_empty() {
+        output::say("nothing was found: try fewer words");
+    }
+    for found in &rows {
+        output::say(&format!("{}  {}", short(&found.row.id), shown(&found.row.title)));
+        if !found.snippet.is_empty() {
+            output::say(&format!("          {}", marked(found)));
+        }
+    }
+    Ok(())
+}
+
+/// A snippet with what was found in it, which a terminal shows in another colour.
+fn marked(found: &IdeaFound) -> String {
+    let chars: Vec<char> = found.snippet.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).collect();
+    let text =
+        |from: usize, to: usize| shown(&chars[from.min(chars.len())..to.min(chars.len())].iter().collect::<String>());
+    let (mut line, mut at) = (String::new(), 0);
+    for &(from, to) in &found.highlights {
+        if from < at || to < from {
+            continue;
+        }
+        line.push_str(&text(at, from));
+        line.push_str(&output::paint(output::Colour::Yellow, &text(from, to)));
+        at = to;
+    }
+    line.push_str(&text(at, chars.len()));
+    line
+}
+
+async fn top(args: &TopArgs, client: &Client) -> anyhow::Result<()> {
+    let path = format!("/v1/ideas/top?limit={}", args.limit);
+    if args.json {
+        let rows: Vec<serde_json::Value> = client.get(&path).await?;
+        return output::json(&rows);
+    }
+    let rows: Vec<IdeaRanked> = client.get(&path).await?;
+    if rows.is_empty() {
+        output::say("no open ideas: add one with `v6 idea add TITLE`");
+        return Ok(());
+    }
+    let mut table = Table::new(&["IDEA", "STATUS", "SCORE", "TITLE"]);
+    for ranked in &rows {
+        let score = thousandths(ranked.score);
+        table.row(&[short(&ranked.row.id), &ranked.row.status, &score, &ranked.row.title]);
+        if args.explain {
+            let terms: Vec<String> = ranked.terms.iter().map(|(name, part)| format!("{name} {part:.2}")).collect();
+            table.row(&["", "", "", &terms.join(" + ")]);
+        }
+    }
+    table.print();
+    Ok(())
+}
+
+fn thousandths(millionths: i64) -> String {
+    let sign = if millionths < 0 { "-" } else { "" };
+    let all = millionths.unsigned_abs() / 1_000;
+    format!("{sign}{}.{:03}", all / 1_000, all % 1_000)
 }

@@ -86,7 +86,6 @@ pub(super) struct MirrorArgs {
 /// The name of a command that is not built yet.
 pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
     match command {
-        Command::Idea(command) => command.unbuilt(),
         Command::Open(_) => Some("v6 open"),
         Command::Service(_) => Some("v6 service"),
         Command::Gateway(_) => Some("v6 gateway"),

@@ -92,8 +92,15 @@ pub(super) fn state_colour(state: &str) -> Option<Colour> {
 
 /// A text of foreign origin made safe for a line of a terminal or a file.
 pub(super) fn shown(text: &str) -> String {
-    let clean: String =
-        text.chars().filter(|c| !is_bidi_control(*c)).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_bidi_control(c) {
+            // Seen, and without effect.
+            clean.extend(c.escape_unicode());
+        } else {
+            clean.push(if c.is_control() { '\u{fffd}' } else { c });
+        }
+    }
     if std::io::stdout().is_terminal() && clean.chars().any(is_right_to_left) {
         return format!("\u{2068}{clean}\u{2069}");
     }
@@ -291,6 +298,6 @@ mod tests {
 
     #[test]
     fn an_override_cannot_reorder_a_line() {
-        assert_eq!(shown("a\u{202e}b\nc"), "ab\u{fffd}c");
+        assert_eq!(shown("a\u{202e}b\nc"), "a\\u{202e}b\u{fffd}c");
     }
 }

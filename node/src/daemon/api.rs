@@ -137,6 +137,26 @@ impl NodeApi for Api {
         Box::pin(ideas::idea(self, id))
     }
 
+    fn idea_say<'a>(&'a self, id: &'a str, entry: EntryRequest) -> Answer<'a, EntryAdded> {
+        Box::pin(ideas::say(self, id, entry))
+    }
+
+    fn ideas_search(&self, search: IdeaSearch) -> Answer<'_, Page<IdeaFound>> {
+        Box::pin(ideas::search(self, search))
+    }
+
+    fn ideas_top(&self, query: TopQuery) -> Answer<'_, Vec<IdeaRanked>> {
+        Box::pin(ideas::top(self, query))
+    }
+
+    fn ideas_export(&self) -> Answer<'_, Items<Bytes>> {
+        Box::pin(ideas::export(self))
+    }
+
+    fn ideas_import(&self, import: IdeasImport) -> Answer<'_, IdeasImported> {
+        Box::pin(ideas::import(self, import))
+    }
+
     fn missing(&self, hashes: Vec<BlobHash>) -> Answer<'_, Vec<BlobHash>> {
         Box::pin(std::future::ready(Ok(blobs::missing(self, hashes))))
     }

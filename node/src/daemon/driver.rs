@@ -325,6 +325,7 @@ pub(crate) async fn pump_effects(shared: Arc<Shared>, mut effects: mpsc::Receive
             Effect::RosterChanged => shared.changes.roster(),
             Effect::Changed(docs) => {
                 shared.follows.changed(&docs);
+                shared.ledger.changed(docs.iter().filter(|doc| doc.kind == crdt::doc::DocKind::Ledger).copied());
                 shared.changes.docs(docs);
             }
             Effect::Misbehaved(node, what) => tracing::warn!(%node, what, "a peer misbehaves"),

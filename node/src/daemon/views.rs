@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crdt::ids::{JobId, NodeId};
-use crdt::job::{ArtifactRef, AttemptState, Exit, Job, JobState, LogRef, Outcome};
+use crdt::job::{ArtifactRef, AttemptState, ClaimId, Exit, Job, JobState, LogRef, Outcome};
 use web_gateway::api;
 
 use super::artifacts::{self, Lists};
@@ -208,9 +208,13 @@ pub(super) fn job_view((job, provisional): (&Job, bool), lists: &Lists, from: u3
 fn task_view(job: &Job, lists: &Lists, index: u32) -> api::TaskView {
     let accepted = job.accepted(index).filter(|a| a.outcome == Outcome::Done).map(|a| a.attempt);
     let mut executions = job.attempts(index);
-    // A claim that lost before anything started was no execution; of several the award stands last.
-    executions.retain(|attempt| attempt.award || attempt.report.is_some());
-    executions.sort_by_key(|attempt| (attempt.id.attempt, attempt.award));
+    // A claim that gave way to another before anything started, or without a result, was no execution. Of several of one number
+    // the accepted one stands first, and before it is known the award last.
+    let gave_way = |state| matches!(state, AttemptState::Cancelled);
+    executions.retain(|attempt| attempt.award || (attempt.report.is_some() && !gave_way(attempt.state)));
+    let by = job.accepted(index).and_then(|accept| Some((accept.attempt, accept.node?)));
+    let is_accepted = |id: &ClaimId| by == Some((id.attempt, id.owner));
+    executions.sort_by_key(|attempt| (attempt.id.attempt, !is_accepted(&attempt.id), attempt.award));
     let attempts = executions.into_iter().map(|attempt| {
         let ended = attempt.report.and_then(|r| r.2.as_ref());
         let run = job.run(&attempt.id);

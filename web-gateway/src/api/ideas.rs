@@ -17,6 +17,51 @@ pub struct IdeaRequest {
     pub language: Option<String>,
     /// Words to find it by.
     pub tags: Vec<String>,
+    /// Address that it comes from.
+    pub url: Option<String>,
+    /// Idempotency key: the same person's idea under the same key is the same idea.
+    pub key: Option<String>,
+}
+
+/// Something that is said about an idea.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EntryRequest {
+    /// observation, argument, evaluation, decision, link, transfer, retraction.
+    pub kind: String,
+    /// One line.
+    pub title: String,
+    /// `CommonMark`.
+    pub body: String,
+    /// Of a retraction: the entry that is taken back; the idea itself without it. Of a transfer: the offer that is taken.
+    pub on: Option<String>,
+    /// Of a link: how they hang together, such as `supports`.
+    pub relation: Option<String>,
+    /// Of a link: the idea, `job:ID` or `blob:HASH` that it leads to. Of a transfer: the person it is offered to.
+    pub to: Option<String>,
+    /// Of an argument: for the idea (true) or against it.
+    pub is_for: Option<bool>,
+    /// Of an evaluation: what the idea would be worth, 0 to 100.
+    pub value: Option<u8>,
+    /// Of an evaluation: what it would cost, 0 to 100.
+    pub effort: Option<u8>,
+    /// Of an evaluation: how sure that is, 0 to 100.
+    pub confidence: Option<u8>,
+    /// Of an evaluation: a vote for the idea (true) or against it.
+    pub vote: Option<bool>,
+    /// Of a decision: open, accepted, rejected, deferred, done.
+    pub verdict: Option<String>,
+}
+
+/// What was written about an idea.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EntryAdded {
+    /// Its name: the hash of its bytes.
+    pub id: String,
+    /// The idea that it is about.
+    pub idea: String,
+    /// Nodes that hold it durably by then, this one counted.
+    pub durable_on: u32,
 }
 
 /// An entry of the ledger that is like one that was added.
@@ -26,6 +71,12 @@ pub struct Similar {
     pub id: String,
     /// How alike they are, 1 at most.
     pub score: f64,
+    /// exact: the same but for the spelling; near: most of the same words.
+    #[serde(default)]
+    pub method: String,
+    /// Its title.
+    #[serde(default)]
+    pub title: String,
 }
 
 /// What was added.
@@ -69,10 +120,125 @@ pub struct IdeaRow {
     pub owner: String,
     /// When it was written.
     pub created: String,
-    /// open, retracted.
+    /// open, accepted, rejected, deferred, done, retracted.
     pub status: String,
     /// Entries about it.
     pub entries: u32,
+}
+
+/// What is searched for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdeaSearch {
+    /// Words, in any spelling; `\"several words\"` in this order, `-word` without it.
+    pub q: String,
+    /// Rows of a page.
+    pub limit: Option<u32>,
+    /// Where the page before ended (`V6-Next`).
+    pub cursor: Option<String>,
+    /// Only this kind.
+    pub kind: Option<String>,
+    /// Only what stands so.
+    pub status: Option<String>,
+    /// Only this person's: the whole id.
+    pub owner: Option<String>,
+    /// Only with this tag.
+    pub tag: Option<String>,
+    /// Only in this language.
+    pub language: Option<String>,
+    /// Only what was written then or later, RFC 3339.
+    pub since: Option<String>,
+    /// Only what was written then or before, RFC 3339.
+    pub until: Option<String>,
+    /// Only those that a job serves, or none does.
+    pub has_job: Option<bool>,
+    /// Retracted ones too.
+    pub all: bool,
+}
+
+/// An idea that was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct IdeaFound {
+    /// As in lists.
+    #[serde(flatten)]
+    pub row: IdeaRow,
+    /// How well it fits; larger is better.
+    pub score: f32,
+    /// The piece of its text that shows why.
+    pub snippet: String,
+    /// Where in it the words are: first and past the last character.
+    pub highlights: Vec<(usize, usize)>,
+}
+
+/// Which ideas are worth a look.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields, default)]
+pub struct TopQuery {
+    /// How many.
+    pub limit: Option<u32>,
+}
+
+/// An idea and what its rank is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct IdeaRanked {
+    /// As in lists.
+    #[serde(flatten)]
+    pub row: IdeaRow,
+    /// The sum of its terms, in millionths.
+    pub score: i64,
+    /// Each term's part, by name.
+    pub terms: Vec<(String, f64)>,
+}
+
+/// What came of entries that were brought from elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IdeasImported {
+    /// Entries that were new here.
+    pub added: u64,
+    /// Entries that were here before.
+    pub known: u64,
+    /// Nodes that hold the new ones durably by then, this one counted.
+    pub durable_on: u32,
+}
+
+/// Entries from elsewhere: the base64 of the bytes of each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdeasImport {
+    /// Entries, an idea before what is said about it.
+    pub entries: Vec<String>,
+}
+
+/// A change of owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HandoverView {
+    /// The offer.
+    pub offer: String,
+    /// Its acceptance; none while nobody took it.
+    pub acceptance: Option<String>,
+    /// Person whose it was.
+    pub from: String,
+    /// Person whose it is from then on.
+    pub to: String,
+}
+
+/// A link from or to an idea.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LinkView {
+    /// The link's entry.
+    pub entry: String,
+    /// How they hang together, from the link's idea to its target.
+    pub relation: String,
+    /// The idea that it is a link of.
+    pub from: String,
+    /// What it leads to: an idea, `job:ID` or `blob:HASH`.
+    pub to: String,
+    /// Title of the idea at its other end.
+    pub title: Option<String>,
+    /// Person who made it.
+    pub person: String,
 }
 
 /// One entry about an idea.
@@ -92,6 +258,13 @@ pub struct EntryView {
     pub person: String,
     /// When it was written.
     pub created: String,
+    /// Whether it was taken back.
+    #[serde(default)]
+    pub retracted: bool,
+    /// What it says beside its text: the link, the numbers, the verdict, the outcome.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    #[schema(value_type = Object)]
+    pub detail: serde_json::Value,
 }
 
 /// An idea with all that was said about it.
@@ -108,4 +281,19 @@ pub struct IdeaView {
     pub tags: Vec<String>,
     /// What was said about it, by time.
     pub about: Vec<EntryView>,
+    /// How it came to its owner; the first is the earliest.
+    #[serde(default)]
+    pub handovers: Vec<HandoverView>,
+    /// Handovers that another one had forestalled.
+    #[serde(default)]
+    pub forestalled: Vec<HandoverView>,
+    /// Offers that nobody took yet.
+    #[serde(default)]
+    pub offers: Vec<HandoverView>,
+    /// Links from it.
+    #[serde(default)]
+    pub links: Vec<LinkView>,
+    /// Links to it.
+    #[serde(default)]
+    pub backlinks: Vec<LinkView>,
 }

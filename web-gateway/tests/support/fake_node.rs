@@ -471,6 +471,26 @@ impl NodeApi for FakeNode {
         done(Err(ApiError::NotFound(format!("no idea {id:?}"))))
     }
 
+    fn idea_say<'a>(&'a self, id: &'a str, _entry: EntryRequest) -> Answer<'a, EntryAdded> {
+        done(Err(ApiError::NotFound(format!("no idea {id:?}"))))
+    }
+
+    fn ideas_search(&self, _search: IdeaSearch) -> Answer<'_, Page<IdeaFound>> {
+        done(Ok(Page { items: vec![], next: None }))
+    }
+
+    fn ideas_top(&self, _query: TopQuery) -> Answer<'_, Vec<IdeaRanked>> {
+        done(Ok(vec![]))
+    }
+
+    fn ideas_export(&self) -> Answer<'_, Items<Bytes>> {
+        done(Ok(Box::pin(futures::stream::empty())))
+    }
+
+    fn ideas_import(&self, import: IdeasImport) -> Answer<'_, IdeasImported> {
+        done(Ok(IdeasImported { added: import.entries.len() as u64, known: 0, durable_on: 1 }))
+    }
+
     fn note<'a>(&'a self, id: &'a str) -> Answer<'a, NoteView> {
         let text = self.note.lock().unwrap().clone();
         done(Ok(NoteView { id: id.into(), text, heads: vec!["h1".into()], authors: vec![], durable_on: None }))

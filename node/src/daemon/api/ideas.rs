@@ -1,14 +1,24 @@
 //! The ledger as the API shows it.
 
+mod find;
+mod say;
+mod transport;
+
 use ::mesh::Command;
 use crdt::bundle::Change;
 use crdt::doc::DocId;
-use crdt::ids::EntryId;
-use crdt::ledger::{Draft, Kind, Shown, Signed, Status, Subject};
+use crdt::ids::{EntryId, PersonId};
+use crdt::ledger::{Content, Handover, Kind, Link, Shown, Signed, Source, Status, Subject, Target};
+use serde_json::{Value, json};
 use web_gateway::api::*;
 
+pub(super) use find::{search, top};
+pub(super) use say::say;
+pub(super) use transport::{export, import};
+
 use super::{Api, internal};
-use crate::daemon::{now_ms, random, views};
+use crate::daemon::driver::NodeCore;
+use crate::daemon::{ledger, now_ms, random, views};
 
 const ROWS: u32 = 1_000;
 /// Subjects that a part of a name may fit before it is refused.
@@ -61,6 +71,32 @@ fn row(shown: &Shown) -> IdeaRow {
     }
 }
 
+/// Signs an entry as this node's person.
+async fn sign(api: &Api, says: Content) -> Result<Signed, ApiError> {
+    let (me, key, nonce, created_ms) = (api.0.me, api.0.key.clone(), random().map_err(internal)?, now_ms());
+    let Some(person) = person(api, me).await? else {
+        return Err(ApiError::NotAllowed("this node's role does not allow it to write to the ledger".into()));
+    };
+    Signed::sign(&key, person, created_ms, nonce, says)
+        .map_err(|error| ApiError::BadRequest(format!("nothing was added: {error}")))
+}
+
+/// The person whom this node writes for; none where it may not.
+async fn person(api: &Api, me: crdt::ids::NodeId) -> Result<Option<PersonId>, ApiError> {
+    api.ask(move |core| {
+        let roster = core.replica().roster();
+        roster.role(&me).and_then(|role| role.may_submit().then(|| roster.person(&me)).flatten())
+    })
+    .await
+}
+
+/// Writes entries, and answers how durable they are.
+async fn write(api: &Api, entries: &[Signed]) -> Result<u32, ApiError> {
+    let ack = api.command(Command::Write(entries.iter().map(Change::entry).collect())).await?;
+    api.0.ledger.changed(entries.iter().map(|entry| DocId::ledger(entry.subject())));
+    Ok(ack.durable_on)
+}
+
 pub(super) async fn add(api: &Api, request: IdeaRequest) -> Result<IdeaAdded, ApiError> {
     let kind = match request.kind.as_deref().map(Kind::from) {
         None => Kind::Idea,
@@ -70,30 +106,66 @@ pub(super) async fn add(api: &Api, request: IdeaRequest) -> Result<IdeaAdded, Ap
             return Err(ApiError::BadRequest(format!("{:?} is no kind of subject: {known}", other.as_str())));
         }
     };
-    let draft = Draft {
+    let source = request.url.map(|url| Source { url: Some(url), ..Source::default() });
+    let says = Content {
         body: request.body,
         language: request.language.unwrap_or_default(),
         tags: request.tags,
-        ..Draft::new(kind, request.title.trim())
+        source,
+        key: request.key.filter(|key| !key.is_empty()),
+        ..Content::new(kind, request.title.trim())
     };
-    let (me, key, nonce, created_ms) = (api.0.me, api.0.key.clone(), random().map_err(internal)?, now_ms());
-    let person = api.ask(move |core| {
-        core.replica()
-            .roster()
-            .role(&me)
-            .and_then(|role| role.may_submit().then(|| core.replica().roster().person(&me)).flatten())
+    if let Some(known) = known(api, &says).await? {
+        return Ok(IdeaAdded { id: known.to_string(), durable_on: 1, similar: Vec::new() });
+    }
+    let (title, body) = (says.title.clone(), says.body.clone());
+    let entry = sign(api, says).await?;
+    // Looked for before it is there itself.
+    let similar = ledger::similar(&api.0, &title, &body).await.map_err(|error| internal(format!("{error:#}")))?;
+    let durable_on = write(api, std::slice::from_ref(&entry)).await?;
+    let similar = api.ask(move |core| {
+        let title = |id| core.replica().subject_row(DocId::ledger(id)).map(|row| row.title).unwrap_or_default();
+        let like = similar.into_iter().filter(|like| like.id != entry.id);
+        let like = like.map(|like| Similar {
+            id: like.id.to_string(),
+            score: (like.score * 1_000.0).round() / 1_000.0,
+            method: like.method.as_str().to_owned(),
+            title: title(like.id),
+        });
+        IdeaAdded { id: entry.id.to_string(), durable_on, similar: like.collect() }
     });
-    let Some(person) = person.await? else {
-        return Err(ApiError::NotAllowed("this node's role does not allow it to add ideas".into()));
+    similar.await
+}
+
+/// The idea that this person wrote under the same key, if its words are the same.
+async fn known(api: &Api, says: &Content) -> Result<Option<EntryId>, ApiError> {
+    let Some(key) = says.key.clone() else { return Ok(None) };
+    let Some(person) = person(api, api.0.me).await? else { return Ok(None) };
+    let asked = key.clone();
+    let Some(before) = api.ask(move |core| core.replica().subject_of_key(person, &asked)).await? else {
+        return Ok(None);
     };
-    let entry = Signed::sign(&key, person, created_ms, nonce, draft)
-        .map_err(|error| ApiError::BadRequest(format!("nothing was added: {error}")))?;
-    let ack = api.command(Command::Write(vec![Change::entry(&entry)])).await?;
-    Ok(IdeaAdded { id: entry.id.to_string(), durable_on: ack.durable_on, similar: Vec::new() })
+    if before.root.says != *says {
+        let id = before.root.id;
+        return Err(ApiError::Conflict(format!(
+            "the key {key:?} is that of idea {id}, which has other words: use another key"
+        )));
+    }
+    Ok(Some(before.root.id))
 }
 
 pub(super) async fn idea(api: &Api, word: &str) -> Result<IdeaView, ApiError> {
-    let bare = word.strip_prefix("ledger/").unwrap_or(word).to_lowercase();
+    let word = word.to_owned();
+    api.ask(move |core| {
+        let subject = find_subject(core, &word)?;
+        Ok(view(core, &subject))
+    })
+    .await?
+}
+
+/// A subject by its id or an unambiguous part of it.
+fn find_subject(core: &NodeCore, word: &str) -> Result<Subject, ApiError> {
+    let bare = word.strip_prefix("ledger/").or_else(|| word.strip_prefix("idea:")).unwrap_or(word).to_lowercase();
     let missing = || ApiError::NotFound(format!("no idea {word:?}: `v6 idea list` lists them"));
     let is_hex = bare.bytes().all(|b| b.is_ascii_hexdigit());
     if bare.len() < PREFIX_MIN || bare.len() > 2 * EntryId::LEN || !is_hex {
@@ -101,44 +173,86 @@ pub(super) async fn idea(api: &Api, word: &str) -> Result<IdeaView, ApiError> {
     }
     // Of an odd number of characters the last is compared by itself.
     let prefix = data_encoding::HEXLOWER.decode(&bare.as_bytes()[..bare.len() / 2 * 2]).map_err(internal)?;
-    let subject = api
-        .ask(move |core| {
-            let named = core.replica().subjects_named(&prefix, 16 * NAMED_MAX);
-            let mut named = named.into_iter().filter(|shown| shown.id.to_string().starts_with(&bare));
-            match (named.next(), named.next()) {
-                (None, _) => Ok(None),
-                (Some(one), None) => Ok(core.replica().subject(DocId::ledger(one.id))),
-                (Some(one), Some(two)) => Err([one, two].into_iter().chain(named).take(NAMED_MAX).collect::<Vec<_>>()),
-            }
-        })
-        .await?;
-    match subject {
-        Ok(Some(subject)) => Ok(view(&subject)),
-        Ok(None) => Err(missing()),
-        Err(several) => {
+    let named = core.replica().subjects_named(&prefix, 16 * NAMED_MAX);
+    let mut named = named.into_iter().filter(|shown| shown.id.to_string().starts_with(&bare));
+    match (named.next(), named.next()) {
+        (None, _) => Err(missing()),
+        (Some(one), None) => core.replica().subject(DocId::ledger(one.id)).ok_or_else(missing),
+        (Some(one), Some(two)) => {
             let name = |shown: &Shown| format!("{} ({})", &shown.id.to_string()[..16], shown.title);
-            let names: Vec<String> = several.iter().map(name).collect();
+            let names: Vec<String> =
+                [one, two].iter().chain(named.take(NAMED_MAX - 2).collect::<Vec<_>>().iter()).map(name).collect();
             Err(ApiError::Ambiguous(format!("{word:?} may be {}: write more of the id", names.join(", "))))
         }
     }
 }
 
-fn view(subject: &Subject) -> IdeaView {
-    let root = &subject.root.entry;
-    let entry = |signed: &Signed| EntryView {
-        id: signed.id.to_string(),
-        kind: signed.entry.kind.as_str().to_owned(),
-        title: signed.entry.title.clone(),
-        body: signed.entry.body.clone(),
-        author: signed.entry.node.to_string(),
-        person: signed.entry.person.to_string(),
-        created: views::time(signed.entry.created_ms),
+fn view(core: &NodeCore, subject: &Subject) -> IdeaView {
+    let replica = core.replica();
+    let root = &subject.root.says;
+    let title = |id: EntryId| replica.subject_row(DocId::ledger(id)).map(|row| row.title);
+    let handover = |handover: &Handover| HandoverView {
+        offer: handover.offer.to_string(),
+        acceptance: Some(handover.acceptance.to_string()),
+        from: handover.from.to_string(),
+        to: handover.to.to_string(),
     };
+    let offer = |id: &EntryId| {
+        let to = subject.about.iter().find(|entry| entry.id == *id)?.says.transfer.as_ref()?.to.to_string();
+        Some(HandoverView { offer: id.to_string(), acceptance: None, from: subject.owner.to_string(), to })
+    };
+    let link = |(entry, link): (&Signed, &Link)| LinkView {
+        entry: entry.id.to_string(),
+        relation: link.relation.as_str().to_owned(),
+        from: subject.root.id.to_string(),
+        to: if let Target::Entry(id) = link.to { id.to_string() } else { link.to.to_string() },
+        title: if let Target::Entry(id) = link.to { title(id) } else { None },
+        person: entry.by.person.to_string(),
+    };
+    let backlinks = replica.links_to(&Target::Entry(subject.root.id)).into_iter().map(|link| LinkView {
+        entry: link.entry.to_string(),
+        relation: link.relation.as_str().to_owned(),
+        from: link.from.to_string(),
+        to: subject.root.id.to_string(),
+        title: title(link.from),
+        person: link.person.to_string(),
+    });
     IdeaView {
         row: row(&subject.shown()),
         body: root.body.clone(),
         language: root.language.clone(),
         tags: root.tags.clone(),
-        about: subject.about.iter().map(entry).collect(),
+        about: subject.about.iter().map(|entry| entry_view(subject, entry)).collect(),
+        handovers: subject.handovers.iter().map(handover).collect(),
+        forestalled: subject.forestalled.iter().map(handover).collect(),
+        offers: subject.offers.iter().filter_map(offer).collect(),
+        links: subject.links().map(link).collect(),
+        backlinks: backlinks.collect(),
+    }
+}
+
+fn entry_view(subject: &Subject, signed: &Signed) -> EntryView {
+    let says = &signed.says;
+    let mut detail = serde_json::Map::new();
+    let mut add = |name: &str, value: Option<Value>| {
+        detail.extend(value.map(|value| (name.to_owned(), value)));
+    };
+    add("on", says.on.map(|on| json!(on)));
+    add("link", says.link.as_ref().map(|link| json!(link)));
+    add("for", says.is_for.map(|is_for| json!(is_for)));
+    add("evaluation", says.evaluation.map(|evaluation| json!(evaluation)));
+    add("verdict", says.verdict.as_ref().map(|verdict| json!(verdict)));
+    add("to", says.transfer.as_ref().map(|transfer| json!(transfer.to)));
+    add("outcome", says.outcome.as_ref().map(|outcome| json!(outcome)));
+    EntryView {
+        id: signed.id.to_string(),
+        kind: says.kind.as_str().to_owned(),
+        title: says.title.clone(),
+        body: says.body.clone(),
+        author: signed.by.node.to_string(),
+        person: signed.by.person.to_string(),
+        created: views::time(signed.by.created_ms),
+        retracted: subject.retracted.contains(&signed.id),
+        detail: if detail.is_empty() { Value::Null } else { Value::Object(detail) },
     }
 }

@@ -107,19 +107,21 @@ fn waits_for_a_person(host: &Host, job: &Job) -> bool {
     why["summary"].as_str().is_some_and(|summary| summary.contains("waits for a person"))
 }
 
-/// Waits until all slots are free and all nodes hold the same.
+/// Waits until all nodes see each other, all slots are free, and all nodes hold the same.
 fn agree(hosts: &[Host], history: &History, found: &mut Judgement) {
     let begun = Instant::now();
     let mut seen = Vec::new();
     while begun.elapsed() < AGREE_MAX {
         seen = hosts.iter().map(|host| host.v6(&["status", "--json"]).json().unwrap_or_default()).collect::<Vec<_>>();
+        let others = hosts.len() - 1;
+        let are_together = seen.iter().all(|status| status["peers_online"] == others);
         found.are_slots_free = seen.iter().all(|status| status["slots_busy"] == 0);
         found.is_state_equal = seen.iter().all(|status| {
             status["state_hash"].is_string()
                 && status["state_hash"] == seen[0]["state_hash"]
                 && status["feeds"] == seen[0]["feeds"]
         });
-        if found.are_slots_free && found.is_state_equal {
+        if are_together && found.are_slots_free && found.is_state_equal {
             return;
         }
         std::thread::sleep(Duration::from_millis(500));
@@ -128,8 +130,9 @@ fn agree(hosts: &[Host], history: &History, found: &mut Judgement) {
         let feeds = status["feeds"].as_object().into_iter().flatten();
         let feeds: Vec<String> = feeds.map(|(author, head)| format!("{}:{}", &author[..4], head["seq"])).collect();
         history.problem(format!(
-            "host {} does not agree: state {}, busy {}, feeds {}",
+            "host {} does not agree: {} peers online, state {}, busy {}, feeds {}",
             host.at,
+            status["peers_online"],
             status["state_hash"].as_str().unwrap_or("?").get(..8).unwrap_or("?"),
             status["slots_busy"],
             feeds.join(" ")

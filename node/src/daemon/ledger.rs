@@ -1,0 +1,291 @@
+//! Keeps the index of the ledger as new as the documents, and answers what it is asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use crdt::doc::DocId;
+use crdt::ids::EntryId;
+use crdt::ledger::{Kind, Method, NEAR_MIN, Print, Subject};
+use tokio::sync::Notify;
+use web_gateway::api::ApiError;
+
+use super::Shared;
+use super::driver::NodeCore;
+use crate::ledger::index::{Filter, Hit, Indexed, LedgerIndex, Piece, prints};
+
+/// Changes gather for this time before they are indexed together.
+const GATHER: Duration = Duration::from_millis(150);
+/// Time without changes after which the writer and its memory go.
+const REST_AFTER: Duration = Duration::from_secs(5);
+/// Subjects that are read, and indexed, together.
+const SUBJECTS_PER_STEP: usize = 256;
+/// Characters of a subject that are indexed.
+const INDEXED_CHARS_MAX: usize = 64 * 1024;
+/// Time that a search waits for what was added before it.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
+/// Entries that are told to be like another.
+const SIMILAR_MAX: usize = 10;
+/// Subjects that are compared although they are not indexed yet.
+const PENDING_COMPARED_MAX: usize = 2_000;
+/// What alike titles count where the texts below them differ.
+const TITLES_ALONE: f64 = 0.9;
+
+/// The index, and what is still to go into it.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    index: Arc<RwLock<Option<LedgerIndex>>>,
+    pending: Mutex<BTreeMap<DocId, u64>>,
+    wake: Notify,
+    indexed: Notify,
+}
+
+/// A subject that is like another text.
+pub(crate) struct Alike {
+    pub(crate) id: EntryId,
+    pub(crate) score: f64,
+    pub(crate) method: Method,
+}
+
+impl Ledger {
+    fn pending(&self) -> std::sync::MutexGuard<'_, BTreeMap<DocId, u64>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These changed.
+    pub(super) fn changed(&self, docs: impl IntoIterator<Item = DocId>) {
+        let mut docs = docs.into_iter().peekable();
+        if docs.peek().is_none() {
+            return;
+        }
+        let mut pending = self.pending();
+        for doc in docs {
+            *pending.entry(doc).or_default() += 1;
+        }
+        drop(pending);
+        self.wake.notify_one();
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        then: impl FnOnce(&mut LedgerIndex) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let index = Arc::clone(&self.index);
+        tokio::task::spawn_blocking(move || {
+            let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
+            then(index.as_mut().context("the index of the ledger is not open")?)
+        })
+        .await?
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        then: impl FnOnce(&LedgerIndex) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<Option<T>> {
+        let index = Arc::clone(&self.index);
+        tokio::task::spawn_blocking(move || {
+            let index = index.read().unwrap_or_else(PoisonError::into_inner);
+            index.as_ref().map(then).transpose()
+        })
+        .await?
+    }
+}
+
+/// Indexes what changes, from what changed while the node was away on.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    if let Err(error) = catch_up(&shared).await {
+        tracing::error!(
+            error = format!("{error:#}"),
+            "the index of the ledger cannot be kept: ideas are not found by their words"
+        );
+        return;
+    }
+    let ledger = &shared.ledger;
+    let mut writes = false;
+    loop {
+        if ledger.pending().is_empty() {
+            let woken = ledger.wake.notified();
+            if !writes {
+                woken.await;
+            } else if tokio::time::timeout(REST_AFTER, woken).await.is_err() {
+                writes = false;
+                if let Err(error) = ledger.with(LedgerIndex::rest).await {
+                    tracing::warn!(%error, "the index of the ledger");
+                }
+                continue;
+            }
+            tokio::time::sleep(GATHER).await;
+        }
+        writes = true;
+        if let Err(error) = step(&shared).await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the index of the ledger cannot be written, and is tried again"
+            );
+            tokio::time::sleep(REST_AFTER).await;
+        }
+    }
+}
+
+/// Finds what differs between index and documents.
+async fn catch_up(shared: &Arc<Shared>) -> anyhow::Result<()> {
+    let directory = shared.options.data_dir.clone();
+    let slot = Arc::clone(&shared.ledger.index);
+    let mut known = tokio::task::spawn_blocking(move || {
+        let index = LedgerIndex::open(&directory)?;
+        let known = index.known()?;
+        *slot.write().unwrap_or_else(PoisonError::into_inner) = Some(index);
+        anyhow::Ok(known)
+    })
+    .await??;
+    let mut after = None;
+    loop {
+        let page = shared.core.ask(move |core| core.replica().subject_digests(after, SUBJECTS_PER_STEP)).await;
+        let page = page.context("the node is stopping")?;
+        let Some((last, ..)) = page.last() else { break };
+        after = Some(*last);
+        let differs = page.into_iter().filter_map(|(doc, id, digest)| {
+            let known = id.and_then(|id| known.remove(&id));
+            (id.is_some() && known != Some(hex(&digest))).then_some(doc)
+        });
+        shared.ledger.changed(differs.collect::<Vec<_>>());
+    }
+    // What is in the index and no longer in the documents.
+    shared.ledger.changed(known.into_keys().map(DocId::ledger));
+    Ok(())
+}
+
+fn hex(digest: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(digest)
+}
+
+async fn step(shared: &Arc<Shared>) -> anyhow::Result<()> {
+    let some: Vec<(DocId, u64)> =
+        shared.ledger.pending().iter().take(SUBJECTS_PER_STEP).map(|(doc, n)| (*doc, *n)).collect();
+    let docs: Vec<DocId> = some.iter().map(|(doc, _)| *doc).collect();
+    let read = shared.core.ask(move |core| docs.into_iter().map(|doc| (doc, indexed(core, doc))).collect::<Vec<_>>());
+    let (mut put, mut gone) = (Vec::new(), Vec::new());
+    for (doc, subject) in read.await.context("the node is stopping")? {
+        match subject {
+            Some(subject) => put.push(subject),
+            None => gone.push(doc),
+        }
+    }
+    let of_gone = shared.ledger.read(move |index| {
+        if gone.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(index.known()?.into_keys().filter(|id| gone.contains(&DocId::ledger(*id))).collect())
+    });
+    let gone: Vec<EntryId> = of_gone.await?.unwrap_or_default();
+    shared
+        .ledger
+        .with(move |index| {
+            index.put(&put, &gone)?;
+            index.commit()
+        })
+        .await?;
+    let mut pending = shared.ledger.pending();
+    for (doc, n) in some {
+        if pending.get(&doc) == Some(&n) {
+            pending.remove(&doc);
+        }
+    }
+    drop(pending);
+    shared.ledger.indexed.notify_waiters();
+    Ok(())
+}
+
+fn indexed(core: &NodeCore, doc: DocId) -> Option<Indexed> {
+    let subject = core.replica().subject(doc)?;
+    let digest = core.replica().subject_digest(doc)?;
+    let shown = subject.shown();
+    let short = |text: &str| text.chars().take(INDEXED_CHARS_MAX).collect::<String>();
+    let (mut comments, mut tags) = (String::new(), subject.root.says.tags.clone());
+    for entry in subject.standing() {
+        if comments.len() < INDEXED_CHARS_MAX {
+            comments.extend([entry.says.title.as_str(), "\n", entry.says.body.as_str(), "\n"]);
+        }
+        tags.extend(entry.says.tags.iter().cloned());
+    }
+    Some(Indexed {
+        id: subject.root.id,
+        digest: hex(&digest),
+        title: subject.root.says.title.clone(),
+        body: short(&subject.root.says.body),
+        comments: short(&comments),
+        tags,
+        kind: shown.kind.as_str().to_owned(),
+        status: shown.status().as_str().to_owned(),
+        owner: shown.owner.to_string(),
+        language: subject.root.says.language.clone(),
+        created_ms: shown.created_ms,
+        has_job: shown.has_job,
+    })
+}
+
+/// What is like a text, best first; what was taken back is not.
+pub(super) async fn similar(shared: &Shared, title: &str, body: &str) -> anyhow::Result<Vec<Alike>> {
+    let own = prints(title, body);
+    let asked = own.clone();
+    let found = shared.ledger.read(move |index| index.candidates(&asked)).await?.unwrap_or_default();
+    let pending: Vec<DocId> = shared.ledger.pending().keys().take(PENDING_COMPARED_MAX).copied().collect();
+    let docs: BTreeSet<DocId> = found.into_iter().map(DocId::ledger).chain(pending).collect();
+    let texts = shared.core.ask(move |core| {
+        let text = |subject: Subject| {
+            let says = subject.root.says;
+            let is_root = matches!(says.kind, Kind::Idea | Kind::Observation | Kind::Issue);
+            let stands = subject.status != crdt::ledger::Status::Retracted;
+            (is_root && stands).then_some((subject.root.id, says.title, says.body))
+        };
+        docs.into_iter().filter_map(|doc| core.replica().subject(doc).and_then(text)).collect::<Vec<_>>()
+    });
+    let mut alike: Vec<Alike> = texts
+        .await
+        .context("the node is stopping")?
+        .into_iter()
+        .map(|(id, title, body)| {
+            let (score, method) = compare(&own, &prints(&title, &body));
+            Alike { id, score, method }
+        })
+        .filter(|alike| alike.score >= NEAR_MIN)
+        .collect();
+    alike.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
+    alike.truncate(SIMILAR_MAX);
+    Ok(alike)
+}
+
+fn compare(own: &[Print], other: &[Print]) -> (f64, Method) {
+    let whole = own.last().zip(other.last()).map_or((0.0, Method::Near), |(a, b)| a.compare(b));
+    let titles = own.first().zip(other.first()).map_or(0.0, |(a, b)| a.compare(b).0);
+    if whole.0 >= titles * TITLES_ALONE { whole } else { (titles * TITLES_ALONE, Method::Near) }
+}
+
+/// Searches, once what was added before is indexed.
+pub(super) async fn search(
+    shared: &Shared,
+    words: String,
+    filter: Filter,
+    offset: usize,
+    limit: usize,
+) -> Result<Vec<Hit>, ApiError> {
+    let deadline = tokio::time::Instant::now() + CATCH_UP_WAIT;
+    loop {
+        let indexed = shared.ledger.indexed.notified();
+        if shared.ledger.pending().is_empty() || tokio::time::timeout_at(deadline, indexed).await.is_err() {
+            break;
+        }
+    }
+    let found = shared.ledger.read(move |index| index.search(&words, &filter, offset, limit)).await;
+    found.map_err(|error| ApiError::Internal(format!("{error:#}")))?.ok_or_else(|| {
+        ApiError::NotReady("the index of the ledger is still being opened: try again in a moment".into())
+    })
+}
+
+/// The pieces of texts that show best why they were found.
+pub(super) async fn pieces(shared: &Shared, words: String, texts: Vec<String>) -> Result<Vec<Piece>, ApiError> {
+    let pieces = shared.ledger.read(move |index| texts.iter().map(|text| index.piece(&words, text)).collect());
+    let pieces = pieces.await.map_err(|error| ApiError::Internal(format!("{error:#}")))?;
+    Ok(pieces.unwrap_or_default())
+}
