@@ -13,6 +13,8 @@ use super::host::Host;
 
 /// Time until slots are free and states agree, once all jobs are over.
 const AGREE_MAX: Duration = Duration::from_secs(60);
+/// Time until all nodes see each other: they try again after at most a minute, and a try may hang for a while.
+const TOGETHER_MAX: Duration = Duration::from_secs(150);
 /// Patience with ten megabytes from another host, beside three more readers.
 const READ_MAX: Duration = Duration::from_secs(120);
 
@@ -58,6 +60,7 @@ pub(crate) fn judge(hosts: &[Host], history: &History, patience: Duration, ends:
         return found;
     }
     agree(hosts, history, &mut found);
+    together(hosts, history);
     each_job(hosts, history, &jobs, &mut found);
     ideas(hosts, history, &mut found);
     found
@@ -107,21 +110,31 @@ fn waits_for_a_person(host: &Host, job: &Job) -> bool {
     why["summary"].as_str().is_some_and(|summary| summary.contains("waits for a person"))
 }
 
-/// Waits until all nodes see each other, all slots are free, and all nodes hold the same.
+/// Waits until all nodes see each other.
+fn together(hosts: &[Host], history: &History) {
+    let (begun, others) = (Instant::now(), hosts.len() - 1);
+    let sees_all = |host: &Host| host.v6(&["status", "--json"]).json().is_some_and(|s| s["peers_online"] == others);
+    while !hosts.iter().all(sees_all) {
+        if begun.elapsed() >= TOGETHER_MAX {
+            return history.problem(format!("the nodes do not see each other within {} s", TOGETHER_MAX.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Waits until all slots are free and all nodes hold the same.
 fn agree(hosts: &[Host], history: &History, found: &mut Judgement) {
     let begun = Instant::now();
     let mut seen = Vec::new();
     while begun.elapsed() < AGREE_MAX {
         seen = hosts.iter().map(|host| host.v6(&["status", "--json"]).json().unwrap_or_default()).collect::<Vec<_>>();
-        let others = hosts.len() - 1;
-        let are_together = seen.iter().all(|status| status["peers_online"] == others);
         found.are_slots_free = seen.iter().all(|status| status["slots_busy"] == 0);
         found.is_state_equal = seen.iter().all(|status| {
             status["state_hash"].is_string()
                 && status["state_hash"] == seen[0]["state_hash"]
                 && status["feeds"] == seen[0]["feeds"]
         });
-        if are_together && found.are_slots_free && found.is_state_equal {
+        if found.are_slots_free && found.is_state_equal {
             return;
         }
         std::thread::sleep(Duration::from_millis(500));
