@@ -119,6 +119,18 @@ fn speak_on_stderr() {
     let _other = subscriber.with_target(false).try_init();
 }
 
+/// The number of this start: larger than that of the start before, also where the clock was set back since. It is kept beside the
+/// store, for a store may be lost or come from a backup. Where it cannot be kept, the clock alone has to do.
+fn incarnation(dir: &Path) -> u64 {
+    let path = dir.join("incarnation");
+    let before = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let now = before.map_or(0, |before| before.saturating_add(1)).max(now_ms());
+    if let Err(error) = files::write_private(&path, format!("{now}\n").as_bytes()) {
+        tracing::warn!(%error, "{} cannot be written", path.display());
+    }
+    now
+}
+
 fn identity(dir: &Path) -> anyhow::Result<SigningKey> {
     let path = dir.join("identity.key");
     match std::fs::read(&path) {
@@ -302,7 +314,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     offer.addrs = listening(&net).await;
     let accept = AcceptFile::read(&options.data_dir)?;
     offer.accepts = accepting::resolve(&accept, replica.roster(), me, sandbox).0;
-    let config = Config { seed: random()?, incarnation: now_ms(), retention: options.retention, offer };
+    let config = Config { seed: random()?, incarnation: incarnation(&options.data_dir), retention: options.retention, offer };
     let core = Core::new(key.clone(), replica, config, driver::now());
     let (core, effects) = CoreHandle::start(core, key.clone());
     let voice = net.clone();

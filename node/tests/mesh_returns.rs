@@ -158,3 +158,40 @@ fn a_store_that_was_written_over_with_its_backup_forks_nothing() {
         assert!(feeds.as_object().is_some_and(|feeds| feeds.values().all(|feed| feed["frozen"] == false)), "{feeds}");
     }
 }
+
+/// The library that shows a program another time, where it is installed.
+#[cfg(target_os = "linux")]
+fn other_clock() -> Option<String> {
+    let homes = std::fs::read_dir("/usr/lib").ok()?.flatten();
+    let library = |home: std::fs::DirEntry| home.path().join("faketime/libfaketimeMT.so.1");
+    homes.map(library).find(|path| path.exists()).map(|path| path.display().to_string())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_node_whose_clock_was_set_back_before_it_started_again_takes_part() {
+    let Some(library) = other_clock() else {
+        eprintln!("skipped: libfaketime is not installed");
+        return;
+    };
+    let root = tempfile::tempdir().expect("a directory");
+    let alpha = Node::up(root.path(), "alpha", &["--slots", "0"]);
+    let ticket = alpha.ticket("worker");
+    let beta = Node::up(root.path(), "beta", &["--join", &ticket]);
+    let online = |node: &Node| node.json(&["peers", "--json"])[0]["online"] == true;
+    alpha.wait("beta", online);
+    beta.kill();
+    alpha.wait("beta's end", |node| !online(node));
+    let clock = [
+        ("LD_PRELOAD", &library[..]),
+        ("FAKETIME", "-2h"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+        ("NO_FAKE_STAT", "1"),
+    ];
+    let beta = Node::start_in(&clock, &root.path().join("beta"), &[]);
+    alpha.wait("beta's return", online);
+    beta.wait("alpha", online);
+    let ran = alpha.v6(&["run", "--", "echo", "here"]);
+    assert_eq!((ran.status.code(), ran.stdout), (Some(0), b"here\n".to_vec()));
+}

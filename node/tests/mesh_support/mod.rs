@@ -33,7 +33,13 @@ impl Node {
 
     /// Starts a node in a directory.
     pub(crate) fn start(dir: &Path, args: &[&str]) -> Self {
+        Self::start_in(&[], dir, args)
+    }
+
+    /// The same, with more of an environment.
+    pub(crate) fn start_in(env: &[(&str, &str)], dir: &Path, args: &[&str]) -> Self {
         let mut child = Command::new(V6)
+            .envs(env.iter().copied())
             .args(["up", "--api", "127.0.0.1:0", "--no-mdns", "--json", "--data-dir"])
             .arg(dir)
             .args(args)
