@@ -17,6 +17,6 @@ pub use content::{
 };
 pub use entry::{By, EntryError, Signed};
 pub(crate) use fold::IdeaRow;
-pub use fold::{Counted, Handover, Opinions, RowLink, Shown, Status, Subject, fold};
-pub use rank::{Backlink, Terms, Weights};
+pub use fold::{Counted, Handover, Incoming, Opinions, RowLink, Shown, Status, Subject, fold};
+pub use rank::Terms;
 pub use text::{folded, stem, stems};

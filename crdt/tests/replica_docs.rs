@@ -5,6 +5,7 @@ use crdt::bundle::{Bundle, Change};
 use crdt::doc::{DocId, Key, TaskRange};
 use crdt::ids::{InviteId, JobId, NodeId, NoteId};
 use crdt::job::{Accept, Basis, Claim, Exit, JobSpec, Outcome, RunReport, TaskReport, job_id_of_nonce};
+use crdt::ledger::{Content, Kind, Signed};
 use crdt::notebook::{Notebook, rebuild};
 use crdt::replica::{FoundingWords, Replica};
 use crdt::roster::{Admission, Invite, Revocation, Role};
@@ -190,4 +191,45 @@ fn a_member_cannot_put_its_own_spec_under_the_id_of_anothers_job() {
         assert_eq!((*submitter, &counts.command), (node(1), &honest.command));
     }
     assert!(replica.job(id).is_none());
+}
+
+#[test]
+fn an_entry_that_another_brought_counts_by_the_roster_in_whatever_order_both_come() {
+    let (mut one, bundles) = mesh();
+    let mut two = replica_of(&one, &[&bundles[0], &bundles[1]]);
+    // A third member writes an idea that only the second's feed carries.
+    let invite = key(8);
+    let id = InviteId(invite.verifying_key().to_bytes());
+    let words = Invite { role: Role::Worker, expires_ms: 9_000, uses: 1, person: None };
+    let admission = Admission::sign(one.mesh(), &key(3), "three", &invite, 1_000);
+    let changes = [
+        Change::register(DocId::ROSTER, &Key::Invite(id), &words),
+        Change::register(DocId::ROSTER, &Key::Member(node(3)), &admission),
+    ];
+    let (admitted, _) = one.append(&key(1), 1_000, &changes);
+    let person = one.roster().person(&node(3)).expect("a member");
+    let idea = Signed::sign(&key(3), person, 1_000, [1; 16], Content::new(Kind::Idea, "theirs")).expect("good");
+    let forged =
+        Signed::sign(&key(4), person, 1_000, [2; 16], Content::new(Kind::Idea, "in their name")).expect("good");
+    let (carried, _) = two.append(&key(2), 1_000, &[Change::entry(&idea), Change::entry(&forged)]);
+    let cut = Revocation { last_seq: 0, last_hash: crdt::ids::BundleHash::ZERO, reason: String::new(), recovery: None };
+    let (revoked, _) = one.append(&key(1), 1_000, &[Change::register(DocId::ROSTER, &Key::Revoke(node(3)), &cut)]);
+    let shown = |replica: &Replica<MemoryShelf>| {
+        replica.subjects(None, 9).into_iter().map(|shown| shown.title).collect::<Vec<_>>()
+    };
+    let [a, b] = [&bundles[0], &bundles[1]];
+    let before = replica_of(&one, &[a, b, &admitted, &carried]);
+    let after = replica_of(&one, &[a, b, &carried, &admitted]);
+    assert_eq!((shown(&before), shown(&after)), (vec!["theirs".to_owned()], vec!["theirs".to_owned()]));
+    assert_eq!(before.state_hash(), after.state_hash());
+    let orders = [[&admitted, &revoked, &carried], [&carried, &admitted, &revoked], [&admitted, &carried, &revoked]];
+    let gone: Vec<_> = orders.iter().map(|[x, y, z]| replica_of(&one, &[a, b, x, y, z])).collect();
+    for replica in &gone {
+        assert_eq!(shown(replica), Vec::<String>::new());
+        assert_eq!(replica.state_hash(), gone[0].state_hash());
+    }
+    // An admin's word is enough, for whoever it is.
+    let mut one = before;
+    one.append(&key(1), 1_000, &[Change::entry(&forged)]);
+    assert_eq!(shown(&one).len(), 2);
 }

@@ -100,6 +100,7 @@ pub(crate) fn now_ms() -> u64 {
 /// # Errors
 /// What keeps it from starting, in words for its owner.
 pub fn run(options: UpOptions) -> anyhow::Result<ExitCode> {
+    crate::platform::memory::share_arenas();
     let lock = Lock::acquire(&options.data_dir)?;
     speak_on_stderr();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -314,7 +315,8 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     offer.addrs = listening(&net).await;
     let accept = AcceptFile::read(&options.data_dir)?;
     offer.accepts = accepting::resolve(&accept, replica.roster(), me, sandbox).0;
-    let config = Config { seed: random()?, incarnation: incarnation(&options.data_dir), retention: options.retention, offer };
+    let config =
+        Config { seed: random()?, incarnation: incarnation(&options.data_dir), retention: options.retention, offer };
     let core = Core::new(key.clone(), replica, config, driver::now());
     let (core, effects) = CoreHandle::start(core, key.clone());
     let voice = net.clone();

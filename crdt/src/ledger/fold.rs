@@ -125,6 +125,19 @@ pub struct RowLink {
     pub person: PersonId,
 }
 
+/// A link that leads to something, with where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incoming {
+    /// The subject that it is a link of.
+    pub from: EntryId,
+    /// The link's entry.
+    pub entry: EntryId,
+    /// How they hang together.
+    pub relation: Relation,
+    /// Whose link it is.
+    pub person: PersonId,
+}
+
 /// A subject's line in lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IdeaRow {
@@ -480,8 +493,12 @@ mod tests {
         // Who had seen the other comes after it, whatever the names; so does what stands later in the same feed.
         for seen in [true, false] {
             let after: &[&Counted] = if seen { &[&to_bilal] } else { &[] };
-            let to_cora = offer(ANNE, 3, &idea, CORA, None, after);
-            let cora = take(CORA, 1, &idea, &to_cora, &[]);
+            let mut to_cora = offer(ANNE, 3, &idea, CORA, None, after);
+            if seen {
+                to_cora.seq = None;
+            }
+            let mut takes = (1..200).map(|seq| take(CORA, seq, &idea, &to_cora, &[]));
+            let cora = takes.find(|cora| cora.signed.id < bilal.signed.id).expect("a lower name");
             assert_eq!(folded(&[&idea, &to_bilal, &to_cora, &bilal, &cora]).owner, PersonId([BILAL; 16]));
         }
     }

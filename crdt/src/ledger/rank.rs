@@ -5,11 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
 use super::content::Relation;
-use super::fold::Shown;
-use crate::ids::PersonId;
+use super::fold::{Incoming, Shown};
 
 /// Age at which the term of age is half of what it was.
 const AGE_HALVES_MS: f64 = 30.0 * 24.0 * 3_600.0 * 1_000.0;
@@ -18,10 +15,9 @@ const UNKNOWN: f64 = 0.5;
 /// What an originator's own link counts, beside another person's.
 const OWN_LINK: f64 = 0.25;
 
-/// How much each term counts. Part of the mesh's policy; what is left out is the default.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Weights {
+/// Something for each term of a rank: what it is for a subject, from 0 to 1 (votes and support from -1 to 1), or how much it counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Terms {
     /// What it would be worth.
     pub value: f64,
     /// How little it would cost.
@@ -38,45 +34,15 @@ pub struct Weights {
     pub novelty: f64,
 }
 
-impl Default for Weights {
-    fn default() -> Self {
-        Self { value: 3.0, effort: 1.0, confidence: 1.0, votes: 2.0, support: 2.0, age: 1.0, novelty: 1.0 }
-    }
-}
-
-/// A subject's terms, each from 0 to 1, votes and support from -1 to 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Terms {
-    /// As in [`Weights`].
-    pub value: f64,
-    /// As in [`Weights`].
-    pub effort: f64,
-    /// As in [`Weights`].
-    pub confidence: f64,
-    /// As in [`Weights`].
-    pub votes: f64,
-    /// As in [`Weights`].
-    pub support: f64,
-    /// As in [`Weights`].
-    pub age: f64,
-    /// As in [`Weights`].
-    pub novelty: f64,
-}
-
-/// A link that leads to a subject.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backlink {
-    /// How they hang together.
-    pub relation: Relation,
-    /// Whose link it is.
-    pub person: PersonId,
-}
-
 impl Terms {
+    /// How much each counts.
+    pub const WEIGHTS: Self =
+        Self { value: 3.0, effort: 1.0, confidence: 1.0, votes: 2.0, support: 2.0, age: 1.0, novelty: 1.0 };
+
     /// The terms of a subject. `newest_ms` is where ages begin; `own` are the relations of its own links.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "milliseconds and counts stay far below 2^52")]
-    pub fn of(shown: &Shown, to: &[Backlink], own: &[Relation], newest_ms: u64) -> Self {
+    pub fn of(shown: &Shown, to: &[Incoming], own: &[Relation], newest_ms: u64) -> Self {
         let opinions = &shown.opinions;
         let part = |number: Option<u8>| number.map_or(UNKNOWN, |number| f64::from(number) / 100.0);
         let balance = |plus: f64, minus: f64| (plus - minus) / (plus + minus + 2.0);
@@ -110,14 +76,14 @@ impl Terms {
     /// The weighted sum, in millionths: whole numbers, so that ties are ties everywhere.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "a few millions")]
-    pub fn score(&self, weights: &Weights) -> i64 {
+    pub fn score(&self, weights: &Self) -> i64 {
         let sum: f64 = self.weighted(weights).iter().map(|(_, part)| part).sum();
         (sum * 1e6).round() as i64
     }
 
     /// Each term's part of the sum, by name.
     #[must_use]
-    pub fn weighted(&self, weights: &Weights) -> [(&'static str, f64); 7] {
+    pub fn weighted(&self, weights: &Self) -> [(&'static str, f64); 7] {
         [
             ("value", self.value * weights.value),
             ("effort", self.effort * weights.effort),

@@ -7,7 +7,7 @@ use super::rows::Stored;
 use crate::cbor;
 use crate::doc::{DocId, DocKind, Key};
 use crate::ids::{EntryId, NodeId, PersonId};
-use crate::ledger::{Backlink, Counted, IdeaRow, Relation, RowLink, Shown, Signed, Subject, Target, fold};
+use crate::ledger::{Counted, IdeaRow, Incoming, Relation, RowLink, Shown, Signed, Subject, Target, fold};
 use crate::shelf::{Shelf, Table};
 use crate::state_hash::Sum;
 
@@ -20,19 +20,6 @@ const KEYED: &[u8] = b"idea-key/";
 const PAGE_ROWS: usize = 1_000;
 /// Where a link's name begins in the key of a row of [`Table::LedgerLinks`].
 const LINK_AT: usize = 16;
-
-/// A link that leads to something, with where it comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Incoming {
-    /// The subject that it is a link of.
-    pub from: EntryId,
-    /// The link's entry.
-    pub entry: EntryId,
-    /// How they hang together.
-    pub relation: Relation,
-    /// Whose link it is.
-    pub person: PersonId,
-}
 
 impl<S: Shelf> Replica<S> {
     /// A subject with all that was said about it; `None` while its first entry is not here.
@@ -72,13 +59,6 @@ impl<S: Shelf> Replica<S> {
                 (to == *target).then_some(Incoming { from, entry, relation, person })
             })
             .collect()
-    }
-
-    /// The same, as far as a subject's rank goes by it.
-    #[must_use]
-    pub fn backlinks(&self, subject: EntryId) -> Vec<Backlink> {
-        let links = self.links_to(&Target::Entry(subject)).into_iter();
-        links.map(|link| Backlink { relation: link.relation, person: link.person }).collect()
     }
 
     /// Subjects in the order of (created, name), up to `limit` after one of them.
@@ -166,27 +146,32 @@ impl<S: Shelf> Replica<S> {
 
     /// The entries of a document that count.
     fn counted(&self, doc: DocId) -> Vec<Counted> {
-        self.registers(doc).into_iter().filter_map(|r| self.judge(&r)).collect()
+        self.registers(doc).into_iter().filter_map(|r| self.judge(&r, Signed::read(&r.value).ok()?)).collect()
     }
 
-    /// Whether a register's entry counts. Its writer may submit, and it is its own; or it speaks for a member in good standing
-    /// as the roster knows him, and so somebody else may have brought it; or an admin vouches for it. A program's entry stands
-    /// for whoever gave it its delegation.
-    fn judge(&self, r: &Stored) -> Option<Counted> {
-        let role = self.roster.role_at(&r.author, r.seq).filter(|role| role.may_submit())?;
-        let signed = Signed::read(&r.value).ok()?;
-        let by_admin = role.may_administer();
-        let principal = principal(&signed);
+    /// Whether an entry counts that an author's feed has at a place. Its writer may submit, and it is its own; or it speaks for a
+    /// member in good standing as the roster knows him, and so somebody else may have brought it; or an admin vouches for it.
+    /// A program's entry stands for whoever gave it its delegation.
+    #[must_use]
+    pub fn counts_from(&self, author: &NodeId, seq: u64, signed: &Signed) -> bool {
+        let Some(role) = self.roster.role_at(author, seq).filter(|role| role.may_submit()) else { return false };
+        let principal = principal(signed);
         let is_his = self.roster.person(&principal) == Some(signed.by.person);
-        let counts = if principal == r.author {
-            is_his
-        } else {
-            by_admin || (is_his && !self.roster.revoked.contains_key(&principal))
-        };
+        if principal == *author {
+            return is_his;
+        }
+        role.may_administer() || (is_his && !self.roster.revoked.contains_key(&principal))
+    }
+
+    fn judge(&self, r: &Stored, signed: Signed) -> Option<Counted> {
+        if !self.counts_from(&r.author, r.seq, &signed) {
+            return None;
+        }
         let seq = (signed.by.node == r.author).then_some(r.seq);
         // What an admin brings of others is not his word.
-        let by_admin = by_admin && principal == r.author;
-        counts.then_some(Counted { signed, seq, by_admin })
+        let is_admin = self.roster.role_at(&r.author, r.seq).is_some_and(|role| role.may_administer());
+        let by_admin = is_admin && principal(&signed) == r.author;
+        Some(Counted { signed, seq, by_admin })
     }
 
     /// Documents whose folds change when the roster speaks of a node otherwise than before.
@@ -196,23 +181,19 @@ impl<S: Shelf> Replica<S> {
         rows.iter().filter_map(|(key, _)| DocId::from_bytes(key.get(prefix.len()..)?)).collect()
     }
 
-    /// Notes that a document's fold goes by what the roster says of an entry's author.
-    fn note_carried(&mut self, doc: DocId, registers: &[Stored]) {
-        for r in registers {
+    pub(super) fn refold_subject(&mut self, doc: DocId) {
+        let before = self.idea_row(doc);
+        let mut entries = Vec::new();
+        for r in self.registers(doc) {
             let Ok(signed) = Signed::read(&r.value) else { continue };
             let principal = principal(&signed);
             if principal != r.author {
+                // The fold goes by what the roster says of an entry's author.
                 let key = [CARRIED, &principal.0, &doc.to_bytes()].concat();
                 self.shelf.put((Table::Meta, key, Some(Vec::new())));
             }
+            entries.extend(self.judge(&r, signed));
         }
-    }
-
-    pub(super) fn refold_subject(&mut self, doc: DocId) {
-        let before = self.idea_row(doc);
-        let registers = self.registers(doc);
-        self.note_carried(doc, &registers);
-        let entries: Vec<Counted> = registers.iter().filter_map(|r| self.judge(r)).collect();
         let mut hasher = blake3::Hasher::new();
         hasher.update(&doc.to_bytes());
         let ids: BTreeSet<EntryId> = entries.iter().map(|entry| entry.signed.id).collect();

@@ -79,7 +79,7 @@ pub(super) struct SearchArgs {
     /// Only what is open, accepted, rejected, deferred, done or retracted
     #[arg(long)]
     status: Option<String>,
-    /// Only this person's
+    /// Only this person's: the whole id
     #[arg(long, value_name = "PERSON")]
     owner: Option<String>,
     /// Only with this tag

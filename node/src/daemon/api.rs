@@ -13,6 +13,7 @@ use std::time::Duration;
 use ::mesh::{Ack, Command, Refusal};
 use bytes::Bytes;
 use crdt::ids::{BlobHash, NodeId};
+use tokio::sync::mpsc;
 use web_gateway::api::*;
 
 use super::Shared;
@@ -33,6 +34,11 @@ pub(super) struct Api(pub(super) Arc<Shared>);
 
 pub(super) fn stopping() -> ApiError {
     ApiError::NotReady("the node is stopping; start it again with `v6 up`".into())
+}
+
+/// What comes out of a channel, as a stream.
+pub(super) fn items<T: Send + 'static>(mut receiver: mpsc::Receiver<Result<T, ApiError>>) -> Items<T> {
+    Box::pin(futures::stream::poll_fn(move |context| receiver.poll_recv(context)))
 }
 
 pub(super) fn internal(error: impl std::fmt::Display) -> ApiError {
@@ -230,10 +236,9 @@ impl NodeApi for Api {
     }
 
     fn record(&self) -> Answer<'_, Items<Bytes>> {
-        let (sink, mut bytes) = tokio::sync::mpsc::channel(RECORDED_CHUNKS);
+        let (sink, bytes) = mpsc::channel(RECORDED_CHUNKS);
         self.0.core.record(sink);
-        let items = futures::stream::poll_fn(move |context| bytes.poll_recv(context));
-        Box::pin(async move { Ok(Box::pin(items) as Items<Bytes>) })
+        Box::pin(std::future::ready(Ok(items(bytes))))
     }
 
     fn trace<'a>(&'a self, id: &'a str) -> Answer<'a, TraceView> {

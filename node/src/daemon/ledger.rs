@@ -1,7 +1,7 @@
 //! Keeps the index of the ledger as new as the documents, and answers what it is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,9 +16,9 @@ use super::driver::NodeCore;
 use crate::ledger::index::{Filter, Hit, Indexed, LedgerIndex, Piece, prints};
 
 /// Changes gather for this time before they are indexed together.
-const GATHER: Duration = Duration::from_millis(150);
+const GATHER: Duration = Duration::from_millis(250);
 /// Time without changes after which the writer and its memory go.
-const REST_AFTER: Duration = Duration::from_secs(5);
+const REST_AFTER: Duration = Duration::from_secs(2);
 /// Subjects that are read, and indexed, together.
 const SUBJECTS_PER_STEP: usize = 256;
 /// Characters of a subject that are indexed.
@@ -35,7 +35,8 @@ const TITLES_ALONE: f64 = 0.9;
 /// The index, and what is still to go into it.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    index: Arc<RwLock<Option<LedgerIndex>>>,
+    /// Once it is open.
+    index: OnceLock<Arc<LedgerIndex>>,
     pending: Mutex<BTreeMap<DocId, u64>>,
     wake: Notify,
     indexed: Notify,
@@ -67,28 +68,13 @@ impl Ledger {
         self.wake.notify_one();
     }
 
-    async fn with<T: Send + 'static>(
+    /// Asks the index, on a thread that may block; `None` while it is not open.
+    async fn ask<T: Send + 'static>(
         &self,
-        then: impl FnOnce(&mut LedgerIndex) -> anyhow::Result<T> + Send + 'static,
-    ) -> anyhow::Result<T> {
-        let index = Arc::clone(&self.index);
-        tokio::task::spawn_blocking(move || {
-            let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
-            then(index.as_mut().context("the index of the ledger is not open")?)
-        })
-        .await?
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        then: impl FnOnce(&LedgerIndex) -> anyhow::Result<T> + Send + 'static,
+        question: impl FnOnce(&LedgerIndex) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<Option<T>> {
-        let index = Arc::clone(&self.index);
-        tokio::task::spawn_blocking(move || {
-            let index = index.read().unwrap_or_else(PoisonError::into_inner);
-            index.as_ref().map(then).transpose()
-        })
-        .await?
+        let Some(index) = self.index.get().cloned() else { return Ok(None) };
+        tokio::task::spawn_blocking(move || question(&index).map(Some)).await?
     }
 }
 
@@ -110,7 +96,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 woken.await;
             } else if tokio::time::timeout(REST_AFTER, woken).await.is_err() {
                 writes = false;
-                if let Err(error) = ledger.with(LedgerIndex::rest).await {
+                if let Err(error) = ledger.ask(LedgerIndex::rest).await {
                     tracing::warn!(%error, "the index of the ledger");
                 }
                 continue;
@@ -131,14 +117,13 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 /// Finds what differs between index and documents.
 async fn catch_up(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let directory = shared.options.data_dir.clone();
-    let slot = Arc::clone(&shared.ledger.index);
-    let mut known = tokio::task::spawn_blocking(move || {
+    let opened = tokio::task::spawn_blocking(move || {
         let index = LedgerIndex::open(&directory)?;
         let known = index.known()?;
-        *slot.write().unwrap_or_else(PoisonError::into_inner) = Some(index);
-        anyhow::Ok(known)
-    })
-    .await??;
+        anyhow::Ok((index, known))
+    });
+    let (index, mut known) = opened.await??;
+    shared.ledger.index.get_or_init(|| Arc::new(index));
     let mut after = None;
     loop {
         let page = shared.core.ask(move |core| core.replica().subject_digests(after, SUBJECTS_PER_STEP)).await;
@@ -172,20 +157,18 @@ async fn step(shared: &Arc<Shared>) -> anyhow::Result<()> {
             None => gone.push(doc),
         }
     }
-    let of_gone = shared.ledger.read(move |index| {
+    let of_gone = shared.ledger.ask(move |index| {
         if gone.is_empty() {
             return Ok(Vec::new());
         }
         Ok(index.known()?.into_keys().filter(|id| gone.contains(&DocId::ledger(*id))).collect())
     });
     let gone: Vec<EntryId> = of_gone.await?.unwrap_or_default();
-    shared
-        .ledger
-        .with(move |index| {
-            index.put(&put, &gone)?;
-            index.commit()
-        })
-        .await?;
+    let written = shared.ledger.ask(move |index| {
+        index.put(&put, &gone)?;
+        index.commit()
+    });
+    written.await?;
     let mut pending = shared.ledger.pending();
     for (doc, n) in some {
         if pending.get(&doc) == Some(&n) {
@@ -229,7 +212,7 @@ fn indexed(core: &NodeCore, doc: DocId) -> Option<Indexed> {
 pub(super) async fn similar(shared: &Shared, title: &str, body: &str) -> anyhow::Result<Vec<Alike>> {
     let own = prints(title, body);
     let asked = own.clone();
-    let found = shared.ledger.read(move |index| index.candidates(&asked)).await?.unwrap_or_default();
+    let found = shared.ledger.ask(move |index| index.candidates(&asked)).await?.unwrap_or_default();
     let pending: Vec<DocId> = shared.ledger.pending().keys().take(PENDING_COMPARED_MAX).copied().collect();
     let docs: BTreeSet<DocId> = found.into_iter().map(DocId::ledger).chain(pending).collect();
     let texts = shared.core.ask(move |core| {
@@ -277,7 +260,7 @@ pub(super) async fn search(
             break;
         }
     }
-    let found = shared.ledger.read(move |index| index.search(&words, &filter, offset, limit)).await;
+    let found = shared.ledger.ask(move |index| index.search(&words, &filter, offset, limit)).await;
     found.map_err(|error| ApiError::Internal(format!("{error:#}")))?.ok_or_else(|| {
         ApiError::NotReady("the index of the ledger is still being opened: try again in a moment".into())
     })
@@ -285,7 +268,7 @@ pub(super) async fn search(
 
 /// The pieces of texts that show best why they were found.
 pub(super) async fn pieces(shared: &Shared, words: String, texts: Vec<String>) -> Result<Vec<Piece>, ApiError> {
-    let pieces = shared.ledger.read(move |index| texts.iter().map(|text| index.piece(&words, text)).collect());
+    let pieces = shared.ledger.ask(move |index| texts.iter().map(|text| index.piece(&words, text)).collect());
     let pieces = pieces.await.map_err(|error| ApiError::Internal(format!("{error:#}")))?;
     Ok(pieces.unwrap_or_default())
 }

@@ -210,9 +210,7 @@ pub(super) fn stream(shared: Arc<Shared>, job: JobId, query: LogQuery) -> web_ga
             drop(reader.items.send(Err(ApiError::Internal(format!("{error:#}")))).await);
         }
     });
-    Box::pin(futures::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|item| (item, receiver))
-    }))
+    super::api::items(receiver)
 }
 
 struct Reader {

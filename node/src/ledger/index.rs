@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use crdt::ids::EntryId;
 use crdt::ledger::Print;
 use tantivy::collector::TopDocs;
 use tantivy::directory::MmapDirectory;
+use tantivy::indexer::IndexWriterOptions;
 use tantivy::query::{AllQuery, BooleanQuery, BoostQuery, Occur, Query, QueryParser, RangeQuery, TermQuery};
 use tantivy::schema::{
     Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TantivyDocument, TextFieldIndexing, TextOptions, Value,
@@ -97,11 +99,11 @@ struct Fields {
     band: Field,
 }
 
-/// The index and its files.
+/// The index and its files. Who reads never waits for who writes.
 pub(crate) struct LedgerIndex {
     index: Index,
     reader: IndexReader,
-    writer: Option<IndexWriter>,
+    writer: Mutex<Option<IndexWriter>>,
     fields: Fields,
 }
 
@@ -165,7 +167,7 @@ impl LedgerIndex {
         let damaged = index.validate_checksum()?;
         anyhow::ensure!(damaged.is_empty(), "{} of its files are damaged", damaged.len());
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        Ok(Self { index, reader, writer: None, fields })
+        Ok(Self { index, reader, writer: Mutex::default(), fields })
     }
 
     /// The subjects that are in it, each with the digest that it had.
@@ -189,12 +191,20 @@ impl LedgerIndex {
     ///
     /// # Errors
     /// Its files cannot be written.
-    pub(crate) fn put(&mut self, subjects: &[Indexed], gone: &[EntryId]) -> anyhow::Result<()> {
-        if self.writer.is_none() {
-            self.writer = Some(self.index.writer_with_num_threads(1, WRITER_BYTES)?);
-        }
+    pub(crate) fn put(&self, subjects: &[Indexed], gone: &[EntryId]) -> anyhow::Result<()> {
+        let mut slot = self.writer();
+        let writer = match &mut *slot {
+            Some(writer) => writer,
+            None => {
+                let options = IndexWriterOptions::builder()
+                    .num_worker_threads(1)
+                    .num_merge_threads(1)
+                    .memory_budget_per_thread(WRITER_BYTES)
+                    .build();
+                slot.insert(self.index.writer_with_options(options)?)
+            }
+        };
         let fields = self.fields;
-        let Some(writer) = &mut self.writer else { return Ok(()) };
         for id in gone.iter().chain(subjects.iter().map(|subject| &subject.id)) {
             writer.delete_term(Term::from_field_text(fields.id, &id.to_string()));
         }
@@ -231,19 +241,25 @@ impl LedgerIndex {
     ///
     /// # Errors
     /// Its files cannot be written; the next [`LedgerIndex::put`] begins with another writer.
-    pub(crate) fn commit(&mut self) -> anyhow::Result<()> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
+    pub(crate) fn commit(&self) -> anyhow::Result<()> {
+        let mut slot = self.writer();
+        let Some(writer) = &mut *slot else { return Ok(()) };
         if let Err(error) = writer.commit() {
-            self.writer = None;
+            *slot = None;
             return Err(error.into());
         }
         self.reader.reload()?;
         Ok(())
     }
 
+    fn writer(&self) -> MutexGuard<'_, Option<IndexWriter>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends the writer and its threads, until something is put again.
-    pub(crate) fn rest(&mut self) -> anyhow::Result<()> {
-        if let Some(writer) = self.writer.take() {
+    pub(crate) fn rest(&self) -> anyhow::Result<()> {
+        let writer = self.writer().take();
+        if let Some(writer) = writer {
             writer.wait_merging_threads()?;
         }
         Ok(())
@@ -383,7 +399,7 @@ mod tests {
             subject(2, "Cache the toolchains", "Compilers are downloaded twice a day, says the log."),
             subject(9, "Cache everything", ""),
         ];
-        let mut index = LedgerIndex::open(root.path()).expect("opens");
+        let index = LedgerIndex::open(root.path()).expect("opens");
         index.put(&subjects, &[]).expect("put");
         index.commit().expect("committed");
         let find =

@@ -74,20 +74,15 @@ fn check(
 ) -> anyhow::Result<Checked> {
     let reader = BufReader::new(File::open(path).with_context(|| format!("{} cannot be read", path.display()))?);
     let mut status = StatusLine::new();
-    let (mut all, mut each, mut done) = (0, each, 0);
-    let all_of = std::cell::Cell::new(0);
-    let checked = file::check(
-        reader,
-        |head| all_of.set(head.entries),
-        |signed| {
-            all = all_of.get().max(done);
-            done += 1;
-            if done % TELL_EVERY == 0 {
-                status.show(&format!("{what} {done} of {all} entries"));
-            }
-            each(signed)
-        },
-    );
+    let (all, mut each, mut done) = (std::cell::Cell::new(0), each, 0);
+    let started = |head: &file::Head| all.set(head.entries);
+    let checked = file::check(reader, started, |signed| {
+        done += 1;
+        if done % TELL_EVERY == 0 {
+            status.show(&format!("{what} {done} of {} entries", all.get().max(done)));
+        }
+        each(signed)
+    });
     checked.with_context(|| format!("{}", path.display()))
 }
 

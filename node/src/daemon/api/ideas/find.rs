@@ -2,7 +2,7 @@
 
 use crdt::doc::DocId;
 use crdt::ids::EntryId;
-use crdt::ledger::{Kind, Relation, Shown, Status, Terms, Weights};
+use crdt::ledger::{Kind, Relation, Shown, Status, Target, Terms};
 use web_gateway::api::*;
 
 use super::super::{Api, internal};
@@ -74,7 +74,7 @@ pub(in crate::daemon::api) async fn search(api: &Api, asked: IdeaSearch) -> Resu
 
 pub(in crate::daemon::api) async fn top(api: &Api, query: TopQuery) -> Result<Vec<IdeaRanked>, ApiError> {
     let limit = query.limit.unwrap_or(TOP) as usize;
-    let weights = Weights::default();
+    let weights = Terms::WEIGHTS;
     let mut all: Vec<Shown> = Vec::new();
     loop {
         let after = all.last().map(|shown| (shown.created_ms, shown.id));
@@ -97,7 +97,7 @@ pub(in crate::daemon::api) async fn top(api: &Api, query: TopQuery) -> Result<Ve
             let of = |shown: Shown| {
                 let own: Vec<Relation> =
                     replica.links_of(DocId::ledger(shown.id)).into_iter().map(|link| link.relation).collect();
-                let terms = Terms::of(&shown, &replica.backlinks(shown.id), &own, newest_ms);
+                let terms = Terms::of(&shown, &replica.links_to(&Target::Entry(shown.id)), &own, newest_ms);
                 (terms.score(&weights), terms, shown)
             };
             some.into_iter().map(of).collect::<Vec<_>>()

@@ -92,16 +92,14 @@ fn content(core: &NodeCore, me: NodeId, subject: &Subject, request: EntryRequest
     Ok(says)
 }
 
-fn owns(core: &NodeCore, me: NodeId, subject: &Subject, what: &str) -> Result<PersonId, ApiError> {
+fn owns(core: &NodeCore, me: NodeId, subject: &Subject, what: &str) -> Result<(), ApiError> {
     let roster = core.replica().roster();
     let is_admin = roster.role(&me).is_some_and(|role| role.may_administer());
-    match roster.person(&me) {
-        Some(person) if person == subject.owner || is_admin => Ok(person),
-        _ => {
-            let owner = name(core, subject.owner);
-            Err(ApiError::NotAllowed(format!("only its owner, {owner}, or an admin {what}")))
-        }
+    if is_admin || roster.person(&me) == Some(subject.owner) {
+        return Ok(());
     }
+    let owner = name(core, subject.owner);
+    Err(ApiError::NotAllowed(format!("only its owner, {owner}, or an admin {what}")))
 }
 
 fn name(core: &NodeCore, person: PersonId) -> String {
@@ -203,13 +201,10 @@ fn transfer(
 ) -> Result<(), ApiError> {
     let after = subject.handovers.last().map(|handover| handover.acceptance);
     if let Some(word) = &request.to {
-        let person = owns(core, me, subject, "hands it over")?;
+        owns(core, me, subject, "hands it over")?;
         let to = find_person(core, word)?;
         if to == subject.owner {
-            return Err(ApiError::Conflict(format!(
-                "it is {}'s already",
-                name(core, if to == person { person } else { to })
-            )));
+            return Err(ApiError::Conflict(format!("it is {}'s already", name(core, to))));
         }
         says.transfer = Some(Transfer { to, after });
         return Ok(());

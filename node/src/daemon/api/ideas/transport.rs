@@ -8,7 +8,7 @@ use crdt::ledger::Signed;
 use tokio::sync::mpsc;
 use web_gateway::api::*;
 
-use super::super::{Api, internal, stopping};
+use super::super::{Api, internal, items, stopping};
 use super::write;
 use crate::daemon::{Shared, now_ms, views};
 use crate::ledger::file;
@@ -28,9 +28,7 @@ pub(in crate::daemon::api) async fn export(api: &Api) -> Result<Items<Bytes>, Ap
             drop(pieces.send(Err(error)).await);
         }
     });
-    Ok(Box::pin(futures::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|item| (item, receiver))
-    })))
+    Ok(items(receiver))
 }
 
 type Pieces = mpsc::Sender<Result<Bytes, ApiError>>;
@@ -76,22 +74,15 @@ pub(in crate::daemon::api) async fn import(api: &Api, import: IdeasImport) -> Re
     let (new, known) = api
         .ask(move |core| {
             let replica = core.replica();
-            let role = replica.roster().role(&me).filter(|role| role.may_submit());
-            let role = role.ok_or_else(|| {
-                ApiError::NotAllowed("this node's role does not allow it to write to the ledger".into())
-            })?;
             let all = entries.len();
             let new: Vec<Signed> = entries
                 .into_iter()
                 .filter(|entry| !replica.has_entry(DocId::ledger(entry.subject()), entry.id))
                 .collect();
-            let is_stranger = |entry: &&Signed| {
-                let device = entry.mandate().map_or(entry.by.node, |mandate| mandate.by.node);
-                replica.roster().person(&device) != Some(entry.by.person)
-            };
-            if let Some(entry) = new.iter().find(is_stranger).filter(|_| !role.may_administer()) {
+            if let Some(entry) = new.iter().find(|entry| !replica.counts_from(&me, u64::MAX, entry)) {
                 return Err(ApiError::NotAllowed(format!(
-                    "entry {} is of somebody who is not of this mesh: only an admin's node may bring it in",
+                    "entry {} would not count from here: of somebody who is no member in good standing only an admin's node may \
+                     bring it in",
                     entry.id
                 )));
             }
