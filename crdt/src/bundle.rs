@@ -68,7 +68,7 @@ impl Change {
     #[must_use]
     pub fn entry(entry: &Signed) -> Self {
         let body = RegisterBody(Key::Entry(entry.id).to_string(), ByteBuf::from(entry.bytes.clone()));
-        let doc = DocId::ledger(entry.subject());
+        let doc = entry.document();
         Self { doc, kind: ChangeKind::Register, body: cbor::encode(&body).into() }
     }
 
@@ -406,7 +406,7 @@ fn examine(id: EntryId, doc: DocId, value: &[u8]) -> Result<(), EntryError> {
     if entry.id != id {
         return Err(EntryError::Name);
     }
-    if DocId::ledger(entry.subject()) != doc {
+    if entry.document() != doc {
         return Err(EntryError::Subject);
     }
     Ok(())

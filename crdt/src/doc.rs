@@ -6,7 +6,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{EntryId, InviteId, JobId, NodeId, NoteId, PersonId};
-use crate::limits::{ATTEMPTS_MAX, KEY_BYTES_MAX, TASKS_PER_JOB_MAX};
+use crate::limits::{ATTEMPTS_MAX, KEY_BYTES_MAX, POLICY_NAME_BYTES_MAX, TASKS_PER_JOB_MAX};
 
 /// What kind of document it is. The number is part of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -200,6 +200,8 @@ pub enum Key {
     Revoke(NodeId),
     /// `recover/<self>`: a node signed in by the recovery key.
     Recover(NodeId),
+    /// `policy/<name>/<n>`: what the mesh as a whole wants; of several the highest number counts.
+    Policy(String, u32),
     /// `spec`.
     Spec,
     /// `control/<n>`.
@@ -283,6 +285,7 @@ impl std::fmt::Display for Key {
             Self::Role(id, n) => write!(f, "role/{id}/{n}"),
             Self::Revoke(id) => write!(f, "revoke/{id}"),
             Self::Recover(id) => write!(f, "recover/{id}"),
+            Self::Policy(name, n) => write!(f, "policy/{name}/{n}"),
             Self::Spec => f.write_str("spec"),
             Self::Control(n) => write!(f, "control/{n}"),
             Self::Claim(attempt, range) => write!(f, "claim/{attempt}/{range}"),
@@ -305,8 +308,14 @@ fn roster_key(head: &str, rest: &[&str]) -> Option<Key> {
         ("role", [id, n]) => Key::Role(id.parse().ok()?, number(n)?),
         ("revoke", [id]) => Key::Revoke(id.parse().ok()?),
         ("recover", [id]) => Key::Recover(id.parse().ok()?),
+        ("policy", [name, n]) if is_policy_name(name) => Key::Policy((*name).to_owned(), number(n)?),
         _ => return None,
     })
+}
+
+/// A policy's name: small letters and dashes.
+fn is_policy_name(name: &str) -> bool {
+    (1..=POLICY_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
 }
 
 fn job_key(head: &str, rest: &[&str]) -> Option<Key> {

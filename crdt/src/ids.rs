@@ -138,6 +138,16 @@ id!(
     NoteId, 16
 );
 
+impl NoteId {
+    /// The notebook of a subject of the ledger: named by the first half of the subject's name.
+    #[must_use]
+    pub fn of_idea(idea: EntryId) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&idea.0[..16]);
+        Self(id)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

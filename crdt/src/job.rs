@@ -124,6 +124,7 @@ impl Job {
             | Key::Role(..)
             | Key::Revoke(_)
             | Key::Recover(_)
+            | Key::Policy(..)
             | Key::Entry(_)
             | Key::Checkpoint(_) => true,
             Key::Seal => match cbor::decode(value) {
@@ -162,6 +163,7 @@ impl Job {
             | Key::Role(..)
             | Key::Revoke(_)
             | Key::Recover(_)
+            | Key::Policy(..)
             | Key::Entry(_)
             | Key::Checkpoint(_) => return Err(()),
         })

@@ -8,6 +8,7 @@ mod alike;
 mod content;
 mod entry;
 mod fold;
+mod outcome;
 mod rank;
 mod text;
 
@@ -20,3 +21,8 @@ pub(crate) use fold::IdeaRow;
 pub use fold::{Counted, Handover, Incoming, Opinions, RowLink, Shown, Status, Subject, fold};
 pub use rank::Terms;
 pub use text::{folded, stem, stems};
+
+/// Keys of subjects that begin so are those of observations of commands.
+pub const OF_COMMAND: &str = "v6/command/";
+/// How an outcome hangs together with what its job served, and with the job.
+pub const OUTCOME_OF: &str = "outcome-of";

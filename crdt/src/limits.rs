@@ -27,6 +27,14 @@ pub const ENTRY_TAGS_MAX: usize = 64;
 pub const ENTRY_TAG_BYTES_MAX: usize = 128;
 /// Attachments of an entry.
 pub const ENTRY_ATTACHMENTS_MAX: usize = 256;
+/// Bytes of a policy's name.
+pub const POLICY_NAME_BYTES_MAX: usize = 32;
+/// Bytes of what a policy says.
+pub const POLICY_VALUE_BYTES_MAX: usize = 1_024;
+/// Artifacts that an outcome names.
+pub const OUTCOME_ARTIFACTS_MAX: usize = 64;
+/// Nodes that an outcome names.
+pub const OUTCOME_NODES_MAX: usize = 16;
 /// Bytes of an attachment's name.
 pub const ENTRY_NAME_BYTES_MAX: usize = 1_024;
 /// Entries that an entry says to come after.

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use fold::fold;
 pub use values::{
-    Admission, Founding, Invite, Person, RecoveryAct, RecoverySigned, Revocation, Role, RoleChange, admission_message,
+    Admission, Founding, Invite, Person, Policy, RecoveryAct, RecoverySigned, Revocation, Role, RoleChange,
+    admission_message,
 };
 
 use crate::ids::{BundleHash, InviteId, NodeId, PersonId};
@@ -63,11 +64,19 @@ pub struct Roster {
     pub invites: BTreeMap<InviteId, (Invite, u32)>,
     /// Revoked authors: the last `seq` that counts, and its hash.
     pub revoked: BTreeMap<NodeId, (u64, BundleHash)>,
+    /// What the mesh as a whole wants, by name: the number of the register, and the value.
+    pub policies: BTreeMap<String, (u32, String)>,
     /// Admins who are revoked only by admins whom they revoked at the same time: a third, or the recovery key, decides.
     pub suspended: BTreeSet<NodeId>,
 }
 
 impl Roster {
+    /// What an admin wanted under a policy's name; `None` where nobody said anything.
+    #[must_use]
+    pub fn policy(&self, name: &str) -> Option<&str> {
+        self.policies.get(name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
     /// Whether a node is a member in good standing.
     #[must_use]
     pub fn is_member(&self, node: &NodeId) -> bool {

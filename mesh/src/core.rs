@@ -179,6 +179,8 @@ pub struct Core<S> {
     first_seen: BTreeMap<(JobId, u32), Time>,
     securing: BTreeMap<(JobId, ClaimId), Securing>,
     dependents: BTreeMap<JobId, BTreeSet<JobId>>,
+    /// Jobs that are not over and serve a subject that is not here.
+    lacks_idea: BTreeMap<JobId, DocId>,
     /// Jobs that are not over.
     open: BTreeSet<JobId>,
     finished: BTreeSet<JobId>,
@@ -267,6 +269,7 @@ impl<S: Shelf> Core<S> {
             first_seen: BTreeMap::new(),
             securing: BTreeMap::new(),
             dependents: BTreeMap::new(),
+            lacks_idea: BTreeMap::new(),
             open: BTreeSet::new(),
             finished: BTreeSet::new(),
             forget: VecDeque::new(),
@@ -451,7 +454,8 @@ impl<S: Shelf> Core<S> {
         use crdt::job::Waiting;
         let Some(job) = self.replica.cached_job(id) else { return Vec::new() };
         let Some((_, spec)) = job.spec() else { return Vec::new() };
-        if !spec.after.iter().all(|up| self.is_done(up)) || self.replica.is_incomplete(*id) {
+        let after = spec.after.iter().all(|up| self.is_done(up));
+        if !after || self.replica.is_incomplete(*id) || self.lacks_idea.contains_key(id) {
             return Vec::new();
         }
         let mut open = Vec::new();
@@ -480,6 +484,12 @@ impl<S: Shelf> Core<S> {
             }
         }
         open
+    }
+
+    /// Whether what a job serves is in the ledger here: before, it does not start.
+    fn knows_idea(&self, spec: &crdt::job::JobSpec) -> bool {
+        let is_here = |idea| self.replica.subject_row(DocId::ledger(idea)).is_some_and(|row| row.id == idea);
+        spec.idea.is_none_or(is_here)
     }
 
     fn state_of(&self, id: &JobId) -> Option<crdt::job::JobState> {

@@ -225,8 +225,9 @@ impl Verified {
 /// A wish.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Command {
-    /// Submit jobs; ids are given by the driver (random, or of the key).
-    Submit(Vec<(JobId, JobSpec)>),
+    /// Submit jobs, with the entries of the ledger that they serve and that are new. Ids are given by the driver (random, or of
+    /// the key).
+    Submit(Vec<(JobId, JobSpec)>, Vec<Change>),
     /// End a job.
     Cancel(JobId),
     /// Change a job's priority.

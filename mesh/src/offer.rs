@@ -110,13 +110,15 @@ pub enum Lack {
     Role,
     /// It was called and did not answer.
     Silent,
+    /// What the job serves is not in its ledger yet.
+    Idea,
 }
 
 impl Lack {
     /// Whether it passes by itself, so that the node may still come into question.
     #[must_use]
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Busy | Self::Paused(_) | Self::Silent | Self::Majority)
+        matches!(self, Self::Busy | Self::Paused(_) | Self::Silent | Self::Majority | Self::Idea)
     }
 }
 
@@ -139,6 +141,7 @@ impl std::fmt::Display for Lack {
             Self::Network => f.write_str("its owner allows jobs no network"),
             Self::Role => f.write_str("its role may not run jobs"),
             Self::Silent => f.write_str("called, no answer"),
+            Self::Idea => f.write_str("the idea that it serves has not arrived there"),
         }
     }
 }

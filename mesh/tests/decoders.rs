@@ -17,7 +17,7 @@ fn submit(world: &mut World, at_ms: u64, id: JobId, array: u32) {
     let person = node.core.as_ref().expect("it runs").replica().roster().person(&node.id).expect("a member");
     let command = vec!["work".into(), "200".into()];
     let spec = JobSpec { command, array, person, created_ms: WALL_MS, ..JobSpec::default() };
-    world.at_ms(at_ms, Event::Command(1, Command::Submit(vec![(id, spec)])));
+    world.at_ms(at_ms, Event::Command(1, Command::Submit(vec![(id, spec)], Vec::new())));
 }
 
 fn is_done(world: &mut World, id: JobId) -> bool {

@@ -24,7 +24,10 @@ fn busy(seed: u64) -> World {
             created_ms: WALL_MS,
             ..JobSpec::default()
         };
-        world.at_ms(2_000 + u64::from(n) * 700, Event::Command(at, Command::Submit(vec![(JobId([n; 16]), spec)])));
+        world.at_ms(
+            2_000 + u64::from(n) * 700,
+            Event::Command(at, Command::Submit(vec![(JobId([n; 16]), spec)], Vec::new())),
+        );
     }
     world.at_ms(7_000, Event::Crash(3));
     world.at_ms(9_000, Event::Split([0].into()));

@@ -51,7 +51,7 @@ impl Scenario {
             jobs.push((ids[n], spec));
             self.jobs.push((ids[n], *expected));
         }
-        self.world.at_ms(at_ms, Event::Command(at, Command::Submit(jobs)));
+        self.world.at_ms(at_ms, Event::Command(at, Command::Submit(jobs, Vec::new())));
     }
 
     fn person(&self, at: usize) -> crdt::ids::PersonId {

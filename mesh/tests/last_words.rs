@@ -124,7 +124,7 @@ impl Mesh {
     fn submit(&mut self, id: JobId, spec: JobSpec) {
         let core = &self.cores[0];
         let person = core.replica().roster().person(&core.me()).expect("a member");
-        let command = Command::Submit(vec![(id, JobSpec { person, ..spec })]);
+        let command = Command::Submit(vec![(id, JobSpec { person, ..spec })], Vec::new());
         self.input(0, Input::Command { request: 1, command });
     }
 
@@ -248,7 +248,7 @@ fn told_of_more() -> Mesh {
     mesh.link(1, 2, false);
     let person = mesh.cores[1].replica().roster().person(&mesh.cores[1].me()).expect("a member");
     let spec = JobSpec { command: vec!["true".into()], person, ..JobSpec::default() };
-    mesh.input(1, Input::Command { request: 1, command: Command::Submit(vec![(JobId([5; 16]), spec)]) });
+    mesh.input(1, Input::Command { request: 1, command: Command::Submit(vec![(JobId([5; 16]), spec)], Vec::new()) });
     mesh.run_until(3_000, &[0, 1, 2]);
     let (first, me) = (mesh.cores[0].me(), mesh.cores[1].me());
     let head = mesh.cores[0].replica().feeds()[&me].clone();

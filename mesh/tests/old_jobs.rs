@@ -24,7 +24,7 @@ fn submit(world: &mut World, at: usize, count: u8) -> Vec<JobId> {
     };
     let jobs: Vec<_> = (0..count).map(job).collect();
     let ids = jobs.iter().map(|(id, _)| *id).collect();
-    world.at_ms(2_000, Event::Command(at, Command::Submit(jobs)));
+    world.at_ms(2_000, Event::Command(at, Command::Submit(jobs, Vec::new())));
     ids
 }
 

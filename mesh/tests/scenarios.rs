@@ -24,7 +24,7 @@ fn submit(world: &mut World, at: usize, program: &str, mean_ms: u64, labels: &[&
         created_ms: WALL_MS,
         ..JobSpec::default()
     };
-    world.at_ms(2_000, Event::Command(at, Command::Submit(vec![(JOB, spec)])));
+    world.at_ms(2_000, Event::Command(at, Command::Submit(vec![(JOB, spec)], Vec::new())));
 }
 
 fn job(world: &World, at: usize) -> &crdt::job::Job {
@@ -103,7 +103,7 @@ fn of_two_waiting_jobs_the_urgent_one_gets_the_free_slot() {
         });
         let jobs: Vec<_> = jobs.collect();
         let urgent = jobs.last().expect("some").0;
-        world.at_ms(2_000, Event::Command(0, Command::Submit(jobs)));
+        world.at_ms(2_000, Event::Command(0, Command::Submit(jobs, Vec::new())));
         world.run_until_ms(2_200, |_| false);
         assert_eq!(world.starts.len(), slots as usize);
         assert!(world.starts.iter().any(|(id, _)| *id == urgent), "seed {seed}");
@@ -168,7 +168,7 @@ fn submit_two(world: &mut World, at: usize) -> [JobId; 2] {
         ..JobSpec::default()
     };
     let jobs = vec![(ids[0], spec(&[])), (ids[1], spec(&ids[..1]))];
-    world.at_ms(2_000, Event::Command(at, Command::Submit(jobs)));
+    world.at_ms(2_000, Event::Command(at, Command::Submit(jobs, Vec::new())));
     ids
 }
 

@@ -105,6 +105,9 @@ enum Command {
     Members(output::ReadArgs),
     /// Shut a member out of the mesh
     Revoke(mesh::RevokeArgs),
+    /// Show or set what the mesh as a whole wants
+    #[command(subcommand)]
+    Policy(mesh::PolicyCommand),
     /// Open the dashboard in the browser
     Open(later::OpenArgs),
     /// Run V6 as a service of the system
@@ -241,6 +244,7 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<ExitCode> {
         Command::Peers(args) => mesh::peers(args, client).await,
         Command::Members(args) => mesh::members(args, client).await,
         Command::Revoke(args) => mesh::revoke(args, client).await,
+        Command::Policy(command) => mesh::policy(command, client).await,
         Command::Doctor(args) => docs::doctor(args, client).await,
         Command::Trace(args) => docs::trace(args, client).await,
         Command::Doc(command) => docs::doc(command, client).await,

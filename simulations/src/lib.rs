@@ -26,8 +26,22 @@ pub use search::{MutantFound, mutants, reduce, sweep};
 /// Runs a plan.
 #[must_use]
 pub fn run(plan: Plan) -> Report {
+    played(plan).1
+}
+
+/// Runs a plan as the last thing that a process does: the mesh is left to the system, which takes gigabytes back faster than
+/// they are freed row by row.
+#[must_use]
+pub fn run_last(plan: Plan) -> Report {
+    let (world, report) = played(plan);
+    std::mem::forget(world);
+    report
+}
+
+fn played(plan: Plan) -> (world::World, Report) {
     let mut world = world::World::new(plan);
     world.run();
     world.check_end();
-    Report::of(&mut world)
+    let report = Report::of(&mut world);
+    (world, report)
 }

@@ -162,7 +162,7 @@ fn carry_out(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Run(args) => {
             crdt::mutant::make(args.mutant);
-            let report = simulations::run(Plan::draw(&args.wish()?));
+            let report = simulations::run_last(Plan::draw(&args.wish()?));
             show(&report, args.json)
         }
         Command::Sweep(args) => sweep(&args),

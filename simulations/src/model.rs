@@ -276,7 +276,11 @@ impl Protocol {
             protocol.start(&mut state, at);
         }
         protocol.settle(&mut state, SETTLED_US);
-        protocol.take(&mut state, 0, Input::Command { request: 1, command: Command::Submit(protocol.jobs.to_vec()) });
+        protocol.take(
+            &mut state,
+            0,
+            Input::Command { request: 1, command: Command::Submit(protocol.jobs.to_vec(), Vec::new()) },
+        );
         protocol.begin = state;
         protocol
     }

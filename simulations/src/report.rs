@@ -93,7 +93,7 @@ impl Report {
             events: world.events,
             violations: world.checks.violations.clone(),
             acknowledged,
-            lost: world.lost_jobs().len(),
+            lost: world.checks.lost.len(),
             finished,
             collisions,
             claims,

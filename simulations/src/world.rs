@@ -558,7 +558,7 @@ impl World {
             ..JobSpec::default()
         };
         self.fates[n].submitted_us = Some(self.now_us);
-        let request = self.command(submit.node, Command::Submit(vec![(id, spec)]));
+        let request = self.command(submit.node, Command::Submit(vec![(id, spec)], Vec::new()));
         self.requests.insert(request, n);
     }
 

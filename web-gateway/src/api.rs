@@ -26,8 +26,9 @@ pub use docs::{ChangeView, DocDetail, DocRow, FeedCheck, FeedCheckRow, FeedView,
 pub use error::ApiError;
 pub use events::{Event, Finding, Severity, TraceStep, TraceView};
 pub use ideas::{
-    EntryAdded, EntryRequest, EntryView, HandoverView, IdeaAdded, IdeaFound, IdeaRanked, IdeaRequest, IdeaRow,
-    IdeaSearch, IdeaView, IdeasImport, IdeasImported, IdeasQuery, LinkView, Similar, TopQuery,
+    EntryAdded, EntryRequest, EntryView, GraphEdge, GraphNode, GraphQuery, HandoverView, IdeaAdded, IdeaFound,
+    IdeaGraph, IdeaRanked, IdeaRequest, IdeaRow, IdeaSearch, IdeaView, IdeasImport, IdeasImported, IdeasQuery,
+    LinkView, OutcomeArtifact, OutcomeView, Similar, TopQuery,
 };
 pub use jobs::{
     ArtifactView, AttemptState, AttemptView, Cancelled, Explain, ExplainOffer, JobQuery, JobRow, JobState, JobView,
@@ -35,8 +36,8 @@ pub use jobs::{
 };
 pub use logs::{LogItem, LogLine, LogQuery, LogStream};
 pub use mesh::{
-    DelegateRequest, Delegated, FeedHead, InviteRequest, InviteRow, Invited, MemberRow, PeerPath, PeerView, Revoked,
-    Role, StatusView,
+    DelegateRequest, Delegated, FeedHead, InviteRequest, InviteRow, Invited, MemberRow, PeerPath, PeerView,
+    PolicyRequest, PolicySet, PolicyView, Revoked, Role, StatusView,
 };
 pub use request::{
     AFTER_MAX, ARRAY_TASKS_MAX, COMMAND_BYTES_MAX, JOBS_PER_REQUEST_MAX, JobRequest, PlannedJob, Submitted, WORDS_MAX,
@@ -106,6 +107,10 @@ pub trait NodeApi: Send + Sync + 'static {
     fn members(&self) -> Answer<'_, Vec<MemberRow>>;
     /// Revokes a member. Only an admin may.
     fn revoke(&self, node: NodeId, reason: Option<String>) -> Answer<'_, Revoked>;
+    /// What the mesh as a whole wants.
+    fn policies(&self) -> Answer<'_, Vec<PolicyView>>;
+    /// Sets a policy; an empty value takes it back. Only an admin may.
+    fn set_policy(&self, name: String, value: String) -> Answer<'_, PolicySet>;
     /// Issues a delegation.
     fn delegate(&self, _request: DelegateRequest) -> Answer<'_, Delegated> {
         Box::pin(async { Err(ApiError::NotBuilt("delegations are not built yet".into())) })
@@ -136,6 +141,8 @@ pub trait NodeApi: Send + Sync + 'static {
     fn ideas_top(&self, query: TopQuery) -> Answer<'_, Vec<IdeaRanked>>;
     /// The whole ledger as lines of JSON (docs/ledger.md).
     fn ideas_export(&self) -> Answer<'_, Items<Bytes>>;
+    /// How ideas hang together: those around one, or all.
+    fn ideas_graph(&self, query: GraphQuery) -> Answer<'_, IdeaGraph>;
     /// Takes entries that were exported elsewhere: all of them or none.
     fn ideas_import(&self, import: IdeasImport) -> Answer<'_, IdeasImported>;
 

@@ -1,8 +1,8 @@
-//! When a job ended.
+//! When and how a job ended.
 
 use std::collections::BTreeMap;
 
-use super::{Job, fold};
+use super::{Job, JobState, fold};
 use crate::doc::TaskRange;
 use crate::ids::NodeId;
 
@@ -36,5 +36,22 @@ impl Job {
             tasks.filter_map(|task| task.2.as_ref().map(|(at_ms, _)| *at_ms)).max()
         });
         ends.max().or_else(|| accepts.iter().map(|(_, accept)| accept.at_ms).max())
+    }
+
+    /// The code that it ends with: 0, or that of its first task that did not succeed; `None` while it is not final.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match self.state()? {
+            JobState::Done => Some(0),
+            JobState::Cancelled => Some(130),
+            JobState::Queued | JobState::Claimed | JobState::Running => None,
+            JobState::Failed | JobState::Skipped => {
+                let task = self.segments().iter().find(|segment| segment.state == JobState::Failed)?.range.start;
+                let accepted = self.accepted(task)?;
+                let attempts = self.attempts(task);
+                let is_it = |id: &super::ClaimId| id.attempt == accepted.attempt && Some(id.owner) == accepted.node;
+                attempts.iter().find(|attempt| is_it(&attempt.id))?.report?.2.as_ref()?.1.code()
+            }
+        }
     }
 }

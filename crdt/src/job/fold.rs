@@ -516,23 +516,25 @@ impl Job {
     #[must_use]
     pub fn provisional(&self) -> Option<Self> {
         self.provisional_state()?;
+        let accept = |segment: &Segment| {
+            let Waiting::Acceptance(claim, outcome) = segment.waiting else { return None };
+            let (attempt, node) = (claim.attempt, Some(claim.owner));
+            let accept =
+                Accept { outcome, attempt, node, because: None, at_risk: false, reason: String::new(), at_ms: 0 };
+            Some((segment.range, accept))
+        };
+        let accepts: Vec<_> = self.view.segments.iter().filter_map(accept).collect();
+        self.if_accepted(accepts)
+    }
+
+    /// The job as it is once its submitter has written this; `None` while its spec is not known.
+    #[must_use]
+    pub fn if_accepted(&self, accepts: impl IntoIterator<Item = (TaskRange, Accept)>) -> Option<Self> {
         let submitter = self.view.submitter?;
         let mut job = self.clone();
-        for segment in &self.view.segments {
-            if let Waiting::Acceptance(claim, outcome) = segment.waiting {
-                let accept = Accept {
-                    outcome,
-                    attempt: claim.attempt,
-                    node: Some(claim.owner),
-                    because: None,
-                    at_risk: false,
-                    reason: String::new(),
-                    at_ms: 0,
-                };
-                job.registers
-                    .accepts
-                    .insert((submitter, segment.range), Box::new(Written { seq: u64::MAX, value: accept }));
-            }
+        for (range, accept) in accepts {
+            let key = (submitter, range);
+            job.registers.accepts.entry(key).or_insert_with(|| Box::new(Written { seq: u64::MAX, value: accept }));
         }
         let spec = job.spec().map(|(_, spec)| Arc::clone(spec))?;
         let mut view = std::mem::take(&mut job.view);

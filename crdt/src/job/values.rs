@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 
-use crate::ids::{BlobHash, JobId, NodeId, PersonId, TraceId};
+use crate::ids::{BlobHash, EntryId, JobId, NodeId, PersonId, TraceId};
 use crate::limits::ARTIFACTS_PER_RUN_MAX;
 
 /// `spec`: what is wanted. Written once by the submitter's node.
@@ -86,6 +86,9 @@ pub struct JobSpec {
     /// Who votes on that, at most [`crate::limits::VOTERS_MAX`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub voters: Vec<Voter>,
+    /// The subject of the ledger that it serves: nobody starts it before he holds that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idea: Option<EntryId>,
     /// The person it is for.
     pub person: PersonId,
     /// The trace that it belongs to.
@@ -101,10 +104,10 @@ impl JobSpec {
         self.array.max(1)
     }
 
-    /// What is wanted, whenever and in whichever trace: two specs of one idempotency key are compared by it.
+    /// What is wanted, whenever, in whichever trace and for whichever idea: two specs of one idempotency key are compared by it.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
-        let wanted = Self { created_ms: 0, trace: TraceId::ZERO, voters: Vec::new(), ..self.clone() };
+        let wanted = Self { created_ms: 0, trace: TraceId::ZERO, voters: Vec::new(), idea: None, ..self.clone() };
         *blake3::hash(&crate::cbor::encode(&wanted)).as_bytes()
     }
 }

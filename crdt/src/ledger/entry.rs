@@ -6,6 +6,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 use super::content::{Content, Kind};
 use crate::Signer;
 use crate::cbor;
+use crate::doc::DocId;
 use crate::ids::{EntryId, NodeId, PersonId};
 use crate::limits::ENTRY_MANDATE_BYTES_MAX;
 
@@ -178,6 +179,13 @@ impl Signed {
     #[must_use]
     pub fn subject(&self) -> EntryId {
         self.says.about.unwrap_or(self.id)
+    }
+
+    /// The document that it belongs to: its subject's. What came of a job has one of its own, so that an idea that a job serves
+    /// every night is not folded again with each.
+    #[must_use]
+    pub fn document(&self) -> DocId {
+        DocId::ledger(if self.says.kind == Kind::Outcome { self.id } else { self.subject() })
     }
 
     /// The delegation under which a program wrote it.

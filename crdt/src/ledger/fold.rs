@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::{Kind, Link, Relation, Target, Verdict};
 use super::entry::Signed;
-use crate::ids::{EntryId, JobId, NodeId, PersonId};
+use crate::ids::{EntryId, NodeId, PersonId};
 use crate::state_hash::Sum;
 
 /// How a subject stands.
@@ -173,8 +173,8 @@ pub struct Shown {
     pub entries: u32,
     /// Observations among them.
     pub observations: u32,
-    /// Whether a job serves it.
-    pub has_job: bool,
+    /// Whether it is the observation of a command that ran without an idea.
+    pub of_command: bool,
     /// What people think of it.
     pub opinions: Opinions,
 }
@@ -399,9 +399,15 @@ impl Subject {
             status: self.status as u8,
             entries: count(self.about.len()),
             observations: count(self.standing().filter(|entry| entry.says.kind == Kind::Observation).count()),
-            has_job: self.jobs().next().is_some(),
+            of_command: self.is_of_command(),
             opinions: self.opinions,
         }
+    }
+
+    /// Whether it is the observation of a command that ran without an idea.
+    #[must_use]
+    pub fn is_of_command(&self) -> bool {
+        self.root.says.key.as_ref().is_some_and(|key| key.starts_with(super::OF_COMMAND))
     }
 
     /// The entries about it that nobody took back.
@@ -413,15 +419,6 @@ impl Subject {
     pub fn links(&self) -> impl Iterator<Item = (&Signed, &Link)> {
         let links = self.standing().filter(|entry| matches!(entry.says.kind, Kind::Link | Kind::Task));
         links.filter_map(|entry| Some((entry, entry.says.link.as_ref()?)))
-    }
-
-    /// The jobs that serve it, by its links and outcomes; one may come twice.
-    pub fn jobs(&self) -> impl Iterator<Item = JobId> {
-        self.standing().filter_map(|entry| match (&entry.says.link, &entry.says.outcome) {
-            (Some(Link { to: Target::Job(job), relation: Relation::ExecutedBy, .. }), _) => Some(*job),
-            (_, Some(outcome)) => Some(outcome.job),
-            _ => None,
-        })
     }
 
     /// What its row keeps of its links.

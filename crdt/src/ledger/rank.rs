@@ -15,6 +15,9 @@ const UNKNOWN: f64 = 0.5;
 /// What an originator's own link counts, beside another person's.
 const OWN_LINK: f64 = 0.25;
 
+/// Most that a term counts.
+const WEIGHT_MAX: f64 = 100.0;
+
 /// Something for each term of a rank: what it is for a subject, from 0 to 1 (votes and support from -1 to 1), or how much it counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Terms {
@@ -38,6 +41,36 @@ impl Terms {
     /// How much each counts.
     pub const WEIGHTS: Self =
         Self { value: 3.0, effort: 1.0, confidence: 1.0, votes: 2.0, support: 2.0, age: 1.0, novelty: 1.0 };
+
+    /// What a policy says of how much each counts, such as `value=5 age=0`; what it does not name counts as in [`Terms::WEIGHTS`].
+    ///
+    /// # Errors
+    /// The part that is none, and what would be one.
+    pub fn weights(policy: &str) -> Result<Self, String> {
+        let mut weights = Self::WEIGHTS;
+        for part in policy.split([' ', ',']).filter(|part| !part.is_empty()) {
+            let (name, number) = part.split_once('=').unwrap_or((part, ""));
+            let term = match name {
+                "value" => &mut weights.value,
+                "effort" => &mut weights.effort,
+                "confidence" => &mut weights.confidence,
+                "votes" => &mut weights.votes,
+                "support" => &mut weights.support,
+                "age" => &mut weights.age,
+                "novelty" => &mut weights.novelty,
+                _ => {
+                    let names = Self::WEIGHTS.weighted(&Self::WEIGHTS).map(|(name, _)| name).join(", ");
+                    return Err(format!("{name:?} is no term of a rank: there are {names}"));
+                }
+            };
+            *term = number
+                .parse()
+                .ok()
+                .filter(|number| (0.0..=WEIGHT_MAX).contains(number))
+                .ok_or_else(|| format!("{part:?} is no weight: write {name}=NUMBER, from 0 to {WEIGHT_MAX}"))?;
+        }
+        Ok(weights)
+    }
 
     /// The terms of a subject. `newest_ms` is where ages begin; `own` are the relations of its own links.
     #[must_use]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_bytes::ByteArray;
 
 use super::Replica;
+use super::ledger::served_by;
 use super::rows::{
     JobRow, Stored, bundle_key, read_register_key, read_register_value, register_key, register_value, time_key,
 };
@@ -69,6 +70,12 @@ impl<S: Shelf> Replica<S> {
         let rows = self.shelf.all(Table::Meta, NOTE_DIGEST);
         let doc = |key: &[u8]| DocId::from_bytes(key.get(NOTE_DIGEST.len()..)?);
         rows.iter().filter_map(|(key, _)| doc(key)).map(|doc| NoteId(doc.id)).collect()
+    }
+
+    /// Whether a notebook has a change that counts.
+    #[must_use]
+    pub fn has_note(&self, id: NoteId) -> bool {
+        self.shelf.get(Table::Meta, &[NOTE_DIGEST, &DocId::note(id).to_bytes()].concat()).is_some()
     }
 
     /// When an author wrote a bundle, by its clock, in milliseconds since 1970; `None` where the bundle is not here.
@@ -161,6 +168,11 @@ impl<S: Shelf> Replica<S> {
         if old != new {
             old.into_iter().for_each(|key| self.shelf.put((Table::JobsByTime, key, None)));
             new.into_iter().for_each(|key| self.shelf.put((Table::JobsByTime, key, Some(Vec::new()))));
+        }
+        let idea = |row: Option<&JobRow>| row.and_then(|row| row.idea);
+        if idea(before) != idea(row) {
+            idea(before).into_iter().for_each(|idea| self.shelf.put(served_by(idea, id, None)));
+            idea(row).into_iter().for_each(|idea| self.shelf.put(served_by(idea, id, Some(()))));
         }
         self.counts.moved(&mut self.shelf, before.and_then(JobRow::state), row.and_then(JobRow::state));
         self.shelf.put((Table::Jobs, id.0.to_vec(), row.map(cbor::encode)));
@@ -300,6 +312,7 @@ fn row_of(job: &Job, digest: Sum) -> JobRow {
         state: job.state().map(|s| s as u8),
         submitter: spec.map(|(node, _)| *node),
         owner,
+        idea: spec.and_then(|(_, s)| s.idea),
         trace: spec.map(|(_, s)| s.trace).unwrap_or_default(),
         created_ms: spec.map_or(0, |(_, s)| s.created_ms),
         ended_ms: job.ended_ms(),

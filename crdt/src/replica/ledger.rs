@@ -6,9 +6,9 @@ use super::Replica;
 use super::rows::Stored;
 use crate::cbor;
 use crate::doc::{DocId, DocKind, Key};
-use crate::ids::{EntryId, NodeId, PersonId};
-use crate::ledger::{Counted, IdeaRow, Incoming, Relation, RowLink, Shown, Signed, Subject, Target, fold};
-use crate::shelf::{Shelf, Table};
+use crate::ids::{EntryId, JobId, NodeId, PersonId};
+use crate::ledger::{Counted, IdeaRow, Incoming, OUTCOME_OF, Relation, RowLink, Shown, Signed, Subject, Target, fold};
+use crate::shelf::{Shelf, Table, Write};
 use crate::state_hash::Sum;
 
 /// Rows of [`Table::Meta`] under this prefix, a node and a document: an entry of that node came by another's feed, so that what
@@ -61,6 +61,52 @@ impl<S: Shelf> Replica<S> {
             .collect()
     }
 
+    /// What came of the jobs that served a subject, or of one job: each job once, by time and name. Of several outcomes of one
+    /// job counts that of the node that submitted it, where the job is known, and else that with the lowest name.
+    #[must_use]
+    pub fn outcomes(&self, of: &Target) -> Vec<Signed> {
+        let mut found: BTreeMap<JobId, (bool, Signed)> = BTreeMap::new();
+        for link in self.links_to(of).into_iter().filter(|link| link.relation.as_str() == OUTCOME_OF) {
+            for entry in self.entries_of(DocId::ledger(link.entry)) {
+                let Some(job) = entry.says.outcome.as_ref().map(|outcome| outcome.job) else { continue };
+                let is_foreign = self.job_row(job).is_some_and(|row| row.submitter != Some(entry.by.node));
+                let known = found.entry(job).or_insert_with(|| (is_foreign, entry.clone()));
+                if (is_foreign, entry.id) < (known.0, known.1.id) {
+                    *known = (is_foreign, entry);
+                }
+            }
+        }
+        let mut entries: Vec<Signed> = found.into_values().map(|(_, entry)| entry).collect();
+        entries.sort_by_key(|entry| (entry.by.created_ms, entry.id));
+        entries
+    }
+
+    /// Jobs that name a subject as theirs, sealed ones aside.
+    #[must_use]
+    pub fn jobs_of(&self, idea: EntryId) -> Vec<JobId> {
+        let rows = self.shelf.all(Table::LedgerLinks, &idea.0[..LINK_AT]);
+        rows.into_iter()
+            .filter(|(key, row)| key.len() == LINK_AT + JobId::LEN && row[..] == idea.0)
+            .filter_map(|(key, _)| key.get(LINK_AT..)?.try_into().ok().map(JobId))
+            .collect()
+    }
+
+    /// Whether a job serves a subject, or did.
+    #[must_use]
+    pub fn is_served(&self, idea: EntryId) -> bool {
+        let by_link = |link: &RowLink| link.relation == Relation::ExecutedBy;
+        let by_outcome = |link: &Incoming| link.relation.as_str() == OUTCOME_OF;
+        self.links_of(DocId::ledger(idea)).iter().any(by_link)
+            || !self.jobs_of(idea).is_empty()
+            || self.links_to(&Target::Entry(idea)).iter().any(by_outcome)
+    }
+
+    /// Whether a document is what came of a job.
+    #[must_use]
+    pub fn is_outcome(&self, doc: DocId) -> bool {
+        self.idea_row(doc).is_some_and(|row| row.shown.is_none() && !row.links.is_empty())
+    }
+
     /// Subjects in the order of (created, name), up to `limit` after one of them.
     #[must_use]
     pub fn subjects(&self, after: Option<(u64, EntryId)>, limit: usize) -> Vec<Shown> {
@@ -101,9 +147,16 @@ impl<S: Shelf> Replica<S> {
     /// The subject that a person wrote under a key.
     #[must_use]
     pub fn subject_of_key(&self, person: PersonId, key: &str) -> Option<Subject> {
+        let id = self.subject_under_key(person, key)?;
+        self.subject(DocId::ledger(id))
+    }
+
+    /// The name of the subject that a person wrote under a key.
+    #[must_use]
+    pub fn subject_under_key(&self, person: PersonId, key: &str) -> Option<EntryId> {
         let row = self.shelf.get(Table::Meta, &keyed(person, key))?;
         let id = EntryId(row.try_into().ok()?);
-        self.subject(DocId::ledger(id)).filter(|subject| subject.root.id == id)
+        self.subject_row(DocId::ledger(id)).is_some_and(|row| row.id == id).then_some(id)
     }
 
     /// The entries of a document, whoever wrote them and whether they count or not: its first one, then by time and name.
@@ -121,8 +174,9 @@ impl<S: Shelf> Replica<S> {
     #[must_use]
     pub fn entry_count(&self) -> u64 {
         let count = |(_, row): &(Vec<u8>, Vec<u8>)| {
-            let shown = cbor::decode::<IdeaRow>(row).ok()?.shown?;
-            Some(u64::from(shown.entries) + 1)
+            let row = cbor::decode::<IdeaRow>(row).ok()?;
+            // Without a subject it is what came of a job, or waits for the subject.
+            Some(row.shown.map_or(u64::from(!row.links.is_empty()), |shown| u64::from(shown.entries) + 1))
         };
         let (mut sum, mut from) = (0, Vec::new());
         loop {
@@ -200,9 +254,10 @@ impl<S: Shelf> Replica<S> {
         ids.iter().for_each(|id| {
             hasher.update(&id.0);
         });
+        let of_outcome = outcome_links(doc, &entries);
         let subject = fold(entries);
         let shown = subject.as_ref().map(Subject::shown);
-        let links = subject.as_ref().map(Subject::row_links).unwrap_or_default();
+        let links = subject.as_ref().map_or(of_outcome, Subject::row_links);
         hasher.update(&cbor::encode(&shown));
         let digest: Sum = *hasher.finalize().as_bytes();
         let after = (!ids.is_empty()).then_some(IdeaRow { digest, shown, links });
@@ -229,14 +284,14 @@ impl<S: Shelf> Replica<S> {
     /// Writes the rows by which the ends of its links find a subject.
     fn put_links(&mut self, before: Option<&IdeaRow>, after: Option<&IdeaRow>) {
         let rows = |row: Option<&IdeaRow>| -> BTreeMap<Vec<u8>, Vec<u8>> {
-            let Some((shown, links)) = row.and_then(|row| Some((row.shown.as_ref()?, &row.links))) else {
-                return BTreeMap::new();
-            };
+            let Some(row) = row else { return BTreeMap::new() };
             let of = |link: &RowLink| {
                 let key = [&target_key(&link.to)?[..], &link.entry.0].concat();
-                Some((key, cbor::encode(&(shown.id, &link.relation, link.person, &link.to))))
+                // What came of a job speaks for itself.
+                let from = row.shown.as_ref().map_or(link.entry, |shown| shown.id);
+                Some((key, cbor::encode(&(from, &link.relation, link.person, &link.to))))
             };
-            links.iter().filter_map(of).collect()
+            row.links.iter().filter_map(of).collect()
         };
         let (old, new) = (rows(before), rows(after));
         for key in old.keys().filter(|key| !new.contains_key(*key)) {
@@ -253,6 +308,23 @@ impl<S: Shelf> Replica<S> {
 /// The device that answers for an entry: its signer, or who gave the program that signed it its delegation.
 fn principal(signed: &Signed) -> NodeId {
     signed.mandate().map_or(signed.by.node, |mandate| mandate.by.node)
+}
+
+/// Where an outcome leads: to what its job served, and to the job.
+fn outcome_links(doc: DocId, entries: &[Counted]) -> Vec<RowLink> {
+    let outcomes = entries.iter().map(|entry| &entry.signed).filter(|entry| entry.document() == doc);
+    let ends = |entry: &Signed| {
+        let job = entry.says.outcome.as_ref().map(|outcome| Target::Job(outcome.job));
+        let targets = entry.says.about.map(Target::Entry).into_iter().chain(job).collect::<Vec<_>>();
+        let link = |to| RowLink { entry: entry.id, relation: OUTCOME_OF.into(), to, person: entry.by.person };
+        targets.into_iter().map(link).collect::<Vec<_>>()
+    };
+    outcomes.filter(|entry| entry.says.outcome.is_some()).flat_map(ends).collect()
+}
+
+/// The row by which a subject finds a job that names it.
+pub(super) fn served_by(idea: EntryId, job: JobId, is: Option<()>) -> Write {
+    (Table::LedgerLinks, [&idea.0[..LINK_AT], &job.0].concat(), is.map(|()| idea.0.to_vec()))
 }
 
 fn keyed(person: PersonId, key: &str) -> Vec<u8> {

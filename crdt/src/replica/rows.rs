@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::doc::{DocId, Key};
-use crate::ids::{JobId, NodeId, TraceId};
+use crate::ids::{EntryId, JobId, NodeId, TraceId};
 use crate::job::JobState;
 use crate::state_hash::Sum;
 
@@ -61,6 +61,9 @@ pub struct JobRow {
     pub tasks: u32,
     /// Name, else the command, cut to 160 characters.
     pub title: String,
+    /// The subject of the ledger that it serves.
+    #[serde(default)]
+    pub idea: Option<EntryId>,
     /// Its trace.
     pub trace: TraceId,
     /// Its part in the state hash.

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 
-use super::values::{Admission, Founding, Invite, Person, RecoveryAct, RecoverySigned, Revocation, Role, RoleChange};
+use super::values::{
+    Admission, Founding, Invite, Person, Policy, RecoveryAct, RecoverySigned, Revocation, Role, RoleChange,
+};
 use super::{Member, Roster};
 use crate::cbor;
 use crate::doc::Key;
 use crate::ids::{BundleHash, MeshId, NodeId, PersonId};
-use crate::limits::ROSTER_ROUNDS_MAX;
+use crate::limits::{POLICY_VALUE_BYTES_MAX, ROSTER_ROUNDS_MAX};
 
 /// One register of the roster.
 pub(crate) struct Entry<'a> {
@@ -30,6 +32,7 @@ struct Parsed {
     admissions: Vec<(NodeId, NodeId, Admission)>,
     roles: Vec<(NodeId, u64, NodeId, RoleChange)>,
     revocations: Vec<Attack>,
+    policies: Vec<(NodeId, u64, (String, u32), Policy)>,
     restored: BTreeSet<NodeId>,
     recovered: BTreeMap<NodeId, String>,
 }
@@ -84,6 +87,7 @@ fn parse(mesh: MeshId, founder: NodeId, entries: &[Entry<'_>]) -> Parsed {
         admissions: Vec::new(),
         roles: Vec::new(),
         revocations: Vec::new(),
+        policies: Vec::new(),
         restored: BTreeSet::new(),
         recovered: BTreeMap::new(),
     };
@@ -94,6 +98,7 @@ fn parse(mesh: MeshId, founder: NodeId, entries: &[Entry<'_>]) -> Parsed {
     parsed.roles.sort_by_key(|(by, seq, target, change)| (*target, change.after_seq, *by, *seq));
     parsed.persons.sort_by_key(|(by, seq, id, _)| (*id, *by, *seq));
     parsed.invites.sort_by_key(|(by, seq, id, _)| (*id, *by, *seq));
+    parsed.policies.sort_by(|a, b| (&a.2, a.0, a.1).cmp(&(&b.2, b.0, b.1)));
     parsed.revocations.sort_by_key(|r| (r.target, r.last_seq, r.by, r.at_seq));
     parsed
 }
@@ -102,6 +107,9 @@ fn parse_entry(mesh: MeshId, recovery: Option<&[u8; 32]>, entry: &Entry<'_>, par
     let (by, seq) = (entry.author, entry.seq);
     match &entry.key {
         Key::Person(id, _) => parsed.persons.extend(read(entry.value).map(|v| (by, seq, *id, v))),
+        Key::Policy(name, n) => {
+            parsed.policies.extend(read(entry.value).map(|v| (by, seq, (name.clone(), *n), v)));
+        }
         Key::Invite(id) => parsed.invites.extend(read(entry.value).map(|v| (by, seq, *id, v))),
         Key::Member(node) => parsed
             .admissions
@@ -188,6 +196,7 @@ impl Parsed {
         self.invites.retain(|(by, ..)| authors.contains(by));
         self.admissions.retain(|(by, ..)| authors.contains(by));
         self.roles.retain(|(by, ..)| authors.contains(by));
+        self.policies.retain(|(by, ..)| authors.contains(by));
         self.revocations.retain(|r| r.recovery || authors.contains(&r.by));
     }
 }
@@ -322,6 +331,12 @@ fn finish(parsed: Parsed, members: Members, cuts: Cuts, suspended: BTreeSet<Node
         if counts(&by, seq) && is_admin(&roster.members, &by, seq) {
             let used = roster.members.values().filter(|m| m.invite == Some(id)).count();
             roster.invites.entry(id).or_insert((invite, u32::try_from(used).unwrap_or(u32::MAX)));
+        }
+    }
+    for (by, seq, (name, n), policy) in parsed.policies {
+        if counts(&by, seq) && is_admin(&roster.members, &by, seq) && policy.value.len() <= POLICY_VALUE_BYTES_MAX {
+            // Of two admins' at the same time that of the higher name counts: it comes last.
+            roster.policies.insert(name, (n, policy.value));
         }
     }
     roster.revoked = cuts;

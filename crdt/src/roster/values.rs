@@ -90,6 +90,13 @@ pub struct Person {
     pub name: String,
 }
 
+/// `policy/<name>/<n>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// What is wanted, in the words of that policy; empty: what holds where nobody said anything.
+    pub value: String,
+}
+
 /// `invite/<public half of its one-time key>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invite {

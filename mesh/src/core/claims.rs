@@ -84,6 +84,11 @@ impl<S: Shelf> Core<S> {
                 continue;
             };
             let spec = spec.clone();
+            if !self.knows_idea(&spec) {
+                self.decline(called.by, &called.rank, key, Lack::Idea, out);
+                self.called.remove(&key);
+                continue;
+            }
             let open = self.open_ranges(now, &id);
             let fits = |r: &TaskRange, a: u32| r.contains(start) && called.range.end <= r.end && a == attempt;
             let Some((_, _, basis)) = open.into_iter().find(|(r, a, _)| fits(r, *a)) else {
@@ -198,6 +203,9 @@ impl<S: Shelf> Core<S> {
         };
         let Some((submitter, spec)) = job.spec() else { return };
         let (submitter, spec) = (*submitter, spec.clone());
+        if !self.knows_idea(&spec) {
+            return;
+        }
         let seen =
             job.claims().keys().filter(|c| c.attempt == attempt && c.range.overlaps(&range)).map(|c| c.owner).collect();
         let each_us = self.durations.of(&spec);

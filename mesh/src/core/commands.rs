@@ -1,5 +1,6 @@
 //! Wishes of the node's own people.
 
+use crdt::bundle::Change;
 use crdt::doc::{DocId, Key};
 use crdt::ids::JobId;
 use crdt::job::{Control, ControlOp, JobSpec};
@@ -20,7 +21,7 @@ fn few_voters(count: usize) -> Option<String> {
 impl<S: Shelf> Core<S> {
     pub(super) fn on_command(&mut self, now: Now, request: u64, command: Command, out: &mut Effects) {
         let done = match command {
-            Command::Submit(jobs) => self.submit(jobs).map(Some),
+            Command::Submit(jobs, entries) => self.submit(jobs, entries).map(Some),
             Command::Cancel(id) => self.control(now, id, ControlOp::Cancel),
             Command::Priority(id, priority) => self.control(now, id, ControlOp::Priority(priority)),
             Command::Write(changes) => {
@@ -58,7 +59,7 @@ impl<S: Shelf> Core<S> {
         role.map_or(if revoked { "revoked" } else { "none" }, |role| role.name()).to_owned()
     }
 
-    fn submit(&mut self, jobs: Vec<(JobId, JobSpec)>) -> Result<Vec<Option<String>>, Refusal> {
+    fn submit(&mut self, jobs: Vec<(JobId, JobSpec)>, entries: Vec<Change>) -> Result<Vec<Option<String>>, Refusal> {
         let role = self.replica.roster().role(&self.me);
         if !role.is_some_and(|role| role.may_submit()) {
             return Err(Refusal::Role(self.standing(role)));
@@ -72,6 +73,13 @@ impl<S: Shelf> Core<S> {
             }
             if self.replica.job(*id).and_then(|job| job.wants(spec)) == Some(false) {
                 return Err(Refusal::KeyTaken(spec.key.clone().unwrap_or_default(), *id));
+            }
+        }
+        for entry in entries {
+            // The same one for several jobs, or again before it has left, is one.
+            let name = [&entry.doc.to_bytes()[..], b"entry"].concat();
+            if !self.pending.iter().any(|(other, _)| other.as_ref() == Some(&name)) {
+                self.pending.push((Some(name), entry));
             }
         }
         for (id, mut spec) in jobs {

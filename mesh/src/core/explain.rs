@@ -79,6 +79,9 @@ impl<S: Shelf> Core<S> {
         if let Some(up) = spec.after.iter().find(|up| !self.is_done(up)) {
             return format!("waits for job {up}, which is {}", self.state_of(up).map_or("unknown", JobState::name));
         }
+        if let Some(idea) = spec.idea.filter(|_| !self.knows_idea(spec)) {
+            return format!("waits for the idea {} that it serves: the ledger does not hold it here yet", idea.short());
+        }
         if let Some(Waiting::Person(claim)) = waiting {
             return format!(
                 "waits for a person: attempt {} on {} was the one that might start, and is lost or was given back; nobody \

@@ -101,14 +101,14 @@ impl<S: Shelf> Core<S> {
         }
         let mut recipients = BTreeSet::new();
         while !self.pending.is_empty() {
-            let changes = self.next_group();
-            for change in &changes {
-                self.add_recipients(change, &mut recipients);
+            let (names, changes): (Vec<_>, Vec<_>) = self.next_group().into_iter().unzip();
+            for (name, change) in names.iter().zip(&changes) {
+                self.add_recipients(change, name.is_some(), &mut recipients);
             }
             let (_, applied) = self.replica.append(&*self.signer, now.wall_ms, &changes);
             self.after_applied(&applied, out);
-            for change in &changes {
-                self.add_recipients(change, &mut recipients);
+            for (name, change) in names.iter().zip(&changes) {
+                self.add_recipients(change, name.is_some(), &mut recipients);
             }
         }
         self.reported.clear();
@@ -145,7 +145,7 @@ impl<S: Shelf> Core<S> {
     }
 
     /// As many waiting changes as fit one bundle.
-    fn next_group(&mut self) -> Vec<Change> {
+    fn next_group(&mut self) -> Vec<(Option<Vec<u8>>, Change)> {
         let (mut count, mut bytes) = (0, 0);
         for (_, change) in &self.pending {
             bytes += change.body.len() + 64;
@@ -154,13 +154,15 @@ impl<S: Shelf> Core<S> {
             }
             count += 1;
         }
-        self.pending.drain(..count).map(|(_, change)| change).collect()
+        self.pending.drain(..count).collect()
     }
 
     /// Those who take part in what a change is about.
-    fn add_recipients(&self, change: &Change, to: &mut BTreeSet<NodeId>) {
+    fn add_recipients(&self, change: &Change, is_named: bool, to: &mut BTreeSet<NodeId>) {
         match change.doc.kind {
             DocKind::Roster => to.extend(self.connected()),
+            // What the core itself writes comes with the news of a job, and goes where that goes.
+            DocKind::Ledger if is_named => {}
             DocKind::Ledger => to.extend(self.connected().take(8)),
             DocKind::Note if change.kind == ChangeKind::Notebook => to.extend(self.connected().take(8)),
             DocKind::Note | DocKind::Feed => {}

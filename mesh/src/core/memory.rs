@@ -88,6 +88,7 @@ memory! {
     first_seen: BTreeMap<(JobId, u32), Time>,
     securing: BTreeMap<(JobId, ClaimId), Securing>,
     dependents: BTreeMap<JobId, BTreeSet<JobId>>,
+    lacks_idea: BTreeMap<JobId, DocId>,
     open: BTreeSet<JobId>,
     finished: BTreeSet<JobId>,
     forget: VecDeque<(Time, JobId)>,

@@ -1,8 +1,10 @@
 //! What the submitter's node decides: calls for open tasks, acceptance of results, giving up, skipping.
 
+use crdt::bundle::Change;
 use crdt::doc::{DocId, Key, TaskRange};
-use crdt::ids::{JobId, NodeId};
+use crdt::ids::JobId;
 use crdt::job::{Accept, ClaimId, JobState, Outcome, Waiting};
+use crdt::ledger::{Content, JobOutcome, Kind, Signed};
 use crdt::shelf::Shelf;
 
 use super::{Core, Securing};
@@ -33,10 +35,15 @@ impl<S: Shelf> Core<S> {
         let Some(job) = self.replica.cached_job(&id) else { return };
         let Some((submitter, spec)) = job.spec() else { return };
         let (submitter, after, array) = (*submitter, spec.after.clone(), spec.array > 0);
+        match spec.idea.filter(|_| !self.knows_idea(spec)) {
+            Some(idea) => drop(self.lacks_idea.insert(id, DocId::ledger(idea))),
+            None => drop(self.lacks_idea.remove(&id)),
+        }
         if job.state().is_some_and(JobState::is_final) {
             // A cancelled job is final before its acceptance is written, which alone makes it so for good.
             let accepted = job.segments().iter().all(|s| s.waiting == Waiting::Nobody);
             self.open.remove(&id);
+            self.lacks_idea.remove(&id);
             let calls: Vec<_> = self.calls.range((id, 0)..=(id, u32::MAX)).map(|(key, _)| *key).collect();
             for (id, start) in calls {
                 self.end_call(id, start, out);
@@ -76,27 +83,28 @@ impl<S: Shelf> Core<S> {
         let array = job.spec().is_some_and(|(_, spec)| spec.array > 0);
         let submitter = job.spec().map(|(node, _)| *node);
         let segments = job.segments().to_vec();
+        let (mut accepts, mut all) = (Vec::new(), true);
         for segment in segments {
-            match segment.waiting {
-                Waiting::Acceptance(claim, outcome) => self.accept(now, id, segment.range, claim, outcome, out),
+            let accept = match segment.waiting {
+                Waiting::Acceptance(claim, outcome) => self.accept(now, id, claim, outcome, out),
                 Waiting::GivingUp(reason) => {
                     let outcome = if reason == "cancelled" { Outcome::Cancelled } else { Outcome::Failed };
-                    if segment.state != JobState::Running {
-                        self.write_accept(now, id, segment.range, (outcome, 0, None), None, reason);
-                    }
+                    (segment.state != JobState::Running).then(|| nothing(now, outcome, None, reason))
                 }
                 Waiting::Claim { .. } if failed.is_some() => {
-                    self.write_accept(
-                        now,
-                        id,
-                        segment.range,
-                        (Outcome::Skipped, 0, None),
-                        failed,
-                        "a job before it did not succeed",
-                    );
+                    Some(nothing(now, Outcome::Skipped, failed, "a job before it did not succeed"))
                 }
-                Waiting::Claim { .. } | Waiting::Owner(_) | Waiting::Person(_) | Waiting::Nobody => {}
-            }
+                Waiting::Nobody => continue,
+                Waiting::Claim { .. } | Waiting::Owner(_) | Waiting::Person(_) => None,
+            };
+            all &= accept.is_some();
+            accepts.extend(accept.map(|accept| (segment.range, accept)));
+        }
+        for (range, accept) in &accepts {
+            self.write(DocId::job(id), &Key::Accept(*range), accept);
+        }
+        if all && !accepts.is_empty() {
+            self.write_outcome(now, id, accepts);
         }
         if array || submitter != Some(self.me) {
             return;
@@ -114,13 +122,30 @@ impl<S: Shelf> Core<S> {
         }
     }
 
-    /// Accepts a result once its run is over and its files are held by a second node, or cannot be.
-    fn accept(&mut self, now: Now, id: JobId, range: TaskRange, claim: ClaimId, outcome: Outcome, out: &mut Effects) {
+    /// Says in the ledger what came of a job that serves an idea, with the acceptance that ends it.
+    fn write_outcome(&mut self, now: Now, id: JobId, accepts: Vec<(TaskRange, Accept)>) {
         let Some(job) = self.replica.cached_job(&id) else { return };
+        let Some(idea) = job.spec().and_then(|(_, spec)| spec.idea) else { return };
+        let Some(person) = self.replica.roster().person(&self.me) else { return };
+        let outcome = job.if_accepted(accepts).and_then(|job| JobOutcome::of(&job));
+        let says = Content { outcome, ..Content::about(Kind::Outcome, idea) };
+        // Acceptances that have not left are written again: once is enough.
+        let name = [b"outcome/", &id.0[..]].concat();
+        if says.outcome.is_none() || self.pending.iter().any(|(other, _)| other.as_ref() == Some(&name)) {
+            return;
+        }
+        if let Ok(entry) = Signed::sign(&*self.signer, person, now.wall_ms, id.0, says) {
+            self.pending.push((Some(name), Change::entry(&entry)));
+        }
+    }
+
+    /// What accepts a result, once its run is over and its files are held by a second node, or cannot be.
+    fn accept(&mut self, now: Now, id: JobId, claim: ClaimId, outcome: Outcome, out: &mut Effects) -> Option<Accept> {
+        let job = self.replica.cached_job(&id)?;
         let run = job.run(&claim).cloned().unwrap_or_default();
         let lost = job.lost_by(&claim).next().is_some();
         if !run.ended && !lost {
-            return;
+            return None;
         }
         let bare = run.artifacts.is_empty() && !matches!(run.log, Some(crdt::job::LogRef::Blob(..)));
         let mut at_risk = false;
@@ -141,24 +166,16 @@ impl<S: Shelf> Core<S> {
                         holders,
                     });
                     self.wake_at(now.mono.plus_ms(SECURE_WAIT_MS));
-                    return;
+                    return None;
                 }
-                Some(Securing::Asked(_)) => return,
+                Some(Securing::Asked(_)) => return None,
                 Some(Securing::Failed) => at_risk = true,
                 Some(Securing::Held) => {}
             }
         }
-        let key = Key::Accept(range);
-        let accept = Accept {
-            outcome,
-            attempt: claim.attempt,
-            node: Some(claim.owner),
-            because: None,
-            at_risk,
-            reason: String::new(),
-            at_ms: now.wall_ms,
-        };
-        self.write(DocId::job(id), &key, &accept);
+        let (attempt, node) = (claim.attempt, Some(claim.owner));
+        let reason = String::new();
+        Some(Accept { outcome, attempt, node, because: None, at_risk, reason, at_ms: now.wall_ms })
     }
 
     /// Files that did not come in time are not waited for any longer.
@@ -178,18 +195,10 @@ impl<S: Shelf> Core<S> {
             }
         }
     }
+}
 
-    fn write_accept(
-        &mut self,
-        now: Now,
-        id: JobId,
-        range: TaskRange,
-        (outcome, attempt, node): (Outcome, u32, Option<NodeId>),
-        because: Option<JobId>,
-        reason: &str,
-    ) {
-        let accept =
-            Accept { outcome, attempt, node, because, at_risk: false, reason: reason.to_owned(), at_ms: now.wall_ms };
-        self.write(DocId::job(id), &Key::Accept(range), &accept);
-    }
+/// Accepts that nothing came of a task.
+fn nothing(now: Now, outcome: Outcome, because: Option<JobId>, reason: &str) -> Accept {
+    let reason = reason.to_owned();
+    Accept { outcome, attempt: 0, node: None, because, at_risk: false, reason, at_ms: now.wall_ms }
 }

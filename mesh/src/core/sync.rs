@@ -470,8 +470,15 @@ impl<S: Shelf> Core<S> {
             if let Some(id) = doc.as_job() {
                 self.dirty.insert(id);
             }
-            if doc.kind == DocKind::Roster {
-                self.offer_dirty = true;
+            match doc.kind {
+                DocKind::Roster => self.offer_dirty = true,
+                DocKind::Ledger => {
+                    let waited = self.lacks_idea.iter().filter(|(_, idea)| *idea == doc);
+                    let waited: Vec<_> = waited.map(|(id, _)| *id).collect();
+                    self.slot_freed |= !waited.is_empty();
+                    self.dirty.extend(waited);
+                }
+                DocKind::Job | DocKind::Note | DocKind::Feed => {}
             }
         }
         self.changed.extend(applied.docs.iter().copied());

@@ -56,7 +56,7 @@ struct Run {
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) core: Option<Core<MemoryShelf>>,
-    key: SigningKey,
+    pub(crate) key: SigningKey,
     offer: Offer,
     shelf: MemoryShelf,
     epoch: u32,

@@ -59,9 +59,9 @@ pub(super) enum NoteCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct EditArgs {
-    /// The notebook or the job
+    /// The notebook, or the job or idea that it is about
     #[arg(value_parser = values::id)]
-    id: String,
+    pub(super) id: String,
     /// The whole text as it shall read
     #[arg(long, allow_hyphen_values = true)]
     text: Option<String>,
@@ -190,17 +190,20 @@ pub(super) async fn note(command: NoteCommand, client: &Client) -> anyhow::Resul
                 output::emit(note.text.as_bytes());
             }
         }
-        NoteCommand::Edit(args) => note_edit(args, client).await?,
+        NoteCommand::Edit(args) => {
+            let path = note_path(&args.id);
+            note_edit(args, &path, client).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn note_path(id: &str) -> String {
+pub(super) fn note_path(id: &str) -> String {
     format!("/v1/notes/{}", percent_encode(id))
 }
 
-async fn note_edit(args: EditArgs, client: &Client) -> anyhow::Result<()> {
-    let before: NoteView = client.get(&note_path(&args.id)).await?;
+pub(super) async fn note_edit(args: EditArgs, path: &str, client: &Client) -> anyhow::Result<()> {
+    let before: NoteView = client.get(path).await?;
     let given = match &args.text {
         Some(text) => Some(text.clone()),
         None if std::io::stdin().is_terminal() => None,
@@ -220,7 +223,7 @@ async fn note_edit(args: EditArgs, client: &Client) -> anyhow::Result<()> {
         return if args.json { output::json(&before) } else { Ok(()) };
     }
     let edit = NoteEdit { text, base: Some(before.heads) };
-    let after: NoteView = client.send_json(Method::PUT, &note_path(&args.id), &edit).await?;
+    let after: NoteView = client.send_json(Method::PUT, path, &edit).await?;
     if args.json {
         return output::json(&after);
     }
@@ -244,7 +247,7 @@ fn editor_named() -> Option<String> {
 }
 
 /// Opens the text in the user's editor, in a file that only he can read.
-fn in_editor(text: &str) -> anyhow::Result<String> {
+pub(super) fn in_editor(text: &str) -> anyhow::Result<String> {
     let fallback = if cfg!(windows) { "notepad" } else { "vi" };
     let editor = editor_named().unwrap_or_else(|| fallback.to_owned());
     let file = tempfile::Builder::new().prefix("v6-note-").suffix(".md").tempfile()?;

@@ -1,21 +1,31 @@
 //! The idea ledger: add, list, show, find; what is said about ideas and how they travel is beside it.
 
 mod carry;
+mod graph;
 mod say;
 
-use std::io::Read;
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use hyper::Method;
-use web_gateway::api::{EntryView, IdeaAdded, IdeaFound, IdeaRanked, IdeaRequest, IdeaRow, IdeaView, LinkView};
+use web_gateway::api::{
+    EntryView, IdeaAdded, IdeaFound, IdeaRanked, IdeaRequest, IdeaRow, IdeaView, LinkView, NoteView, OutcomeView,
+};
 
-use super::output::{self, Table, ago, short, shown};
+use super::UsageError;
+use super::output::{self, Table, ago, short, shown, span};
 use crate::client::{Client, percent_encode};
 
 const ROWS_DEFAULT: usize = 50;
 const FOUND: usize = 20;
+/// What stands in the editor at first.
+const ADD_TEMPLATE: &str =
+    "\n\n<!-- The first line is the title; below it, after an empty line, the text. An empty title adds nothing. -->\n";
+/// Jobs that are shown of an idea.
+const JOBS_SHOWN: usize = 20;
 const FOUND_JSON: usize = 1_000;
 /// Most bytes of a body that are read from stdin; the ledger takes less and says how much.
 const BODY_BYTES_MAX: u64 = 16 << 20;
@@ -54,6 +64,13 @@ pub(super) enum IdeaCommand {
     Transfer(say::TransferArgs),
     /// Take an idea back, or what you said about it: it is hidden, and stays
     Retract(say::RetractArgs),
+    /// Write the text of an idea together: in $EDITOR, or with --text, or from stdin
+    #[command(
+        after_help = "Examples:\n  v6 idea edit 3f2a                       in $VISUAL or $EDITOR\n  v6 idea edit 3f2a --append --text 'seen by Mona'\nWhat others write at the same time, or write offline, survives; `v6 doc history note/ID` shows who wrote what."
+    )]
+    Edit(super::docs::EditArgs),
+    /// Write how ideas hang together, as DOT, JSON or SVG
+    Graph(graph::GraphArgs),
     /// Check every entry's name and signature, and where its links lead
     Verify(carry::VerifyArgs),
     /// Write the ledger to a file
@@ -128,8 +145,8 @@ pub(super) struct TopArgs {
     after_help = "Examples:\n  v6 idea add 'Cache the toolchains'\n  v6 idea add 'ترجمة لوحة التحكم' --language ar --tag ui\n  v6 idea add 'The nightly run is slow' --kind observation --body - < measurements.md"
 )]
 pub(super) struct AddArgs {
-    /// Its title: one line
-    title: String,
+    /// Its title: one line; `-` reads title and text from stdin; without it $EDITOR opens
+    title: Option<String>,
     /// Its text; `-` reads it from stdin
     #[arg(long, value_name = "TEXT")]
     body: Option<String>,
@@ -156,9 +173,12 @@ pub(super) struct AddArgs {
 /// List ideas, oldest first.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// Retracted ones too
+    /// Retracted ones and observations of commands too
     #[arg(long)]
     all: bool,
+    /// Observations of commands too, which jobs serve that name no idea
+    #[arg(long)]
+    commands: bool,
     /// Most rows [default: 50; with --json all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -182,6 +202,11 @@ pub(super) async fn main(command: IdeaCommand, client: &Client) -> anyhow::Resul
         IdeaCommand::Decide(args) => say::decide(args, client).await?,
         IdeaCommand::Transfer(args) => say::transfer(args, client).await?,
         IdeaCommand::Retract(args) => say::retract(args, client).await?,
+        IdeaCommand::Edit(args) => {
+            let path = super::docs::note_path(&format!("idea:{}", args.id));
+            super::docs::note_edit(args, &path, client).await?;
+        }
+        IdeaCommand::Graph(args) => graph::graph(args, client).await?,
         IdeaCommand::Verify(args) => return carry::verify(args, client).await,
         IdeaCommand::Export(args) => carry::export(args, client).await?,
         IdeaCommand::Import(args) => return carry::import(args, client).await,
@@ -190,16 +215,22 @@ pub(super) async fn main(command: IdeaCommand, client: &Client) -> anyhow::Resul
 }
 
 async fn add(args: AddArgs, client: &Client) -> anyhow::Result<()> {
-    let body = match args.body {
-        Some(body) if body == "-" => {
-            let mut text = String::new();
-            std::io::stdin().take(BODY_BYTES_MAX).read_to_string(&mut text).context("the text is not UTF-8")?;
-            text
+    let is_dash = |text: &Option<String>| text.as_deref() == Some("-");
+    if is_dash(&args.title) && is_dash(&args.body) {
+        return Err(UsageError("stdin is either title and text (`v6 idea add -`) or the text alone".into()).into());
+    }
+    let (title, body) = match args.title {
+        Some(title) if title == "-" => titled(&stdin()?),
+        Some(title) if is_dash(&args.body) => (title, stdin()?),
+        Some(title) => (title, args.body.unwrap_or_default()),
+        None if std::io::stdin().is_terminal() => titled(&super::docs::in_editor(ADD_TEMPLATE)?),
+        None => {
+            let says = "an idea has a title: `v6 idea add TITLE`, or `v6 idea add -` to read it from stdin";
+            return Err(UsageError(says.into()).into());
         }
-        body => body.unwrap_or_default(),
     };
     let request = IdeaRequest {
-        title: args.title,
+        title,
         body,
         kind: args.kind,
         language: args.language,
@@ -224,8 +255,25 @@ async fn add(args: AddArgs, client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn stdin() -> anyhow::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().take(BODY_BYTES_MAX).read_to_string(&mut text).context("the text is not UTF-8")?;
+    Ok(text)
+}
+
+/// The first line is the title, what follows after it the text; comments of the template are left out.
+fn titled(text: &str) -> (String, String) {
+    let text = text.replace(ADD_TEMPLATE, "");
+    let (title, body) = text.trim_start().split_once('\n').unwrap_or((text.trim_start(), ""));
+    (title.trim().trim_start_matches("# ").to_owned(), body.trim().to_owned())
+}
+
 async fn list(args: &ListArgs, client: &Client) -> anyhow::Result<()> {
-    let path = if args.all { "/v1/ideas?all=true" } else { "/v1/ideas" };
+    let path = match (args.all, args.commands) {
+        (true, _) => "/v1/ideas?all=true",
+        (false, true) => "/v1/ideas?commands=true",
+        (false, false) => "/v1/ideas",
+    };
     if args.json {
         let rows: Vec<serde_json::Value> = client.get_pages(path, args.limit).await?;
         return output::json(&rows);
@@ -270,6 +318,11 @@ async fn show(id: &str, json: bool, client: &Client) -> anyhow::Result<()> {
         output::say("");
         output::say(&output::multiline(&view.body));
     }
+    if view.has_note {
+        let note: NoteView = client.get(&super::docs::note_path(&format!("idea:{}", row.id))).await?;
+        output::say("\nwritten together (`v6 idea edit`):");
+        output::say(&output::multiline(&note.text));
+    }
     for handover in view.handovers.iter().chain(&view.offers) {
         let how = if handover.acceptance.is_some() { "came to" } else { "is offered to" };
         output::say(&format!("handed   from {} it {how} {}", short(&handover.from), short(&handover.to)));
@@ -300,10 +353,43 @@ async fn show(id: &str, json: bool, client: &Client) -> anyhow::Result<()> {
             output::say(&output::multiline(&entry.body));
         }
     }
+    for line in served(&view) {
+        output::say(&line);
+    }
     if hidden > 0 {
         output::say(&format!("\n{hidden} taken back (`--json` shows them)"));
     }
     Ok(())
+}
+
+/// The jobs that serve an idea, with what came of them; of many, the last.
+fn served(view: &IdeaView) -> Vec<String> {
+    let over: BTreeSet<&str> = view.outcomes.iter().map(|outcome| outcome.job.as_str()).collect();
+    let open = view.jobs.iter().filter(|job| !over.contains(job.as_str()));
+    let of_open = open.map(|job| vec![format!("job {}  not over yet", short(job))]);
+    let of_outcome = |outcome: &OutcomeView| {
+        let exit = outcome.exit.map(|code| format!(", exit {code}")).unwrap_or_default();
+        let tasks =
+            if outcome.tasks > 1 { format!(", {} of {} tasks", outcome.done, outcome.tasks) } else { String::new() };
+        let head = format!(
+            "job {}  {}{exit}{tasks}, ran {}, {}",
+            short(&outcome.job),
+            shown(&outcome.state),
+            span(outcome.duration_ms),
+            ago(&outcome.created)
+        );
+        let files = outcome.artifacts.iter().map(|file| format!("    {}  {} bytes", shown(&file.path), file.size));
+        std::iter::once(head).chain(files).collect()
+    };
+    let mut all: Vec<Vec<String>> = view.outcomes.iter().map(of_outcome).chain(of_open).collect();
+    let left_out = all.len().saturating_sub(JOBS_SHOWN);
+    all.drain(..left_out);
+    let mut lines = if all.is_empty() { Vec::new() } else { vec![String::new()] };
+    if left_out > 0 {
+        lines.push(format!("{left_out} earlier jobs (`--json` shows them)"));
+    }
+    lines.extend(all.into_iter().flatten());
+    lines
 }
 
 /// What an entry says beside its text.

@@ -170,6 +170,9 @@ async fn show(args: &JobArgs, client: &Client) -> anyhow::Result<()> {
     output::say(&format!("submitter  {}", job.submitter));
     output::say(&format!("created    {} ({})", job.created, ago(&job.created)));
     output::say(&format!("trace      {}", job.trace));
+    if let Some(idea) = &job.idea {
+        output::say(&format!("idea       {idea}"));
+    }
     tasks(&job);
     artifacts(&job);
     Ok(())

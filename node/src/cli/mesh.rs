@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use hyper::Method;
-use web_gateway::api::{InviteRequest, Invited, MemberRow, PeerPath, PeerView, Revoked, Role, StatusView};
+use web_gateway::api::{
+    InviteRequest, Invited, MemberRow, PeerPath, PeerView, PolicyRequest, PolicySet, PolicyView, Revoked, Role,
+    StatusView,
+};
 
 use super::output::{self, ReadArgs, Table, ago, paint, short, shown, span};
 use super::{UsageError, values};
-use crate::client::Client;
+use crate::client::{Client, percent_encode};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum RoleChoice {
@@ -218,6 +221,63 @@ pub(super) async fn revoke(args: RevokeArgs, client: &Client) -> anyhow::Result<
         output::json(&answer)?;
     } else {
         output::say(&format!("revoked {} after its bundle {}", answer.node, answer.after_seq));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Show or set what the mesh as a whole wants.
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// List the policies and what holds
+    List(ReadArgs),
+    /// Set a policy on all nodes; only an admin may
+    Set {
+        /// Its name, such as require-idea
+        name: String,
+        /// What it is to be, such as on
+        value: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take back what was set
+    Unset {
+        /// Its name
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) async fn policy(command: PolicyCommand, client: &Client) -> anyhow::Result<ExitCode> {
+    let (name, value, json) = match command {
+        PolicyCommand::List(args) => {
+            let policies: Vec<PolicyView> = client.get("/v1/policies").await?;
+            if args.json {
+                output::json(&policies)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            let mut table = Table::new(&["POLICY", "VALUE", "SET", "ABOUT"]);
+            for policy in &policies {
+                let is_set = if policy.is_set { "yes" } else { "-" };
+                table.row(&[policy.name.as_str(), &policy.value, is_set, &policy.about]);
+            }
+            table.print();
+            return Ok(ExitCode::SUCCESS);
+        }
+        PolicyCommand::Set { name, value, json } => (name, value, json),
+        PolicyCommand::Unset { name, json } => (name, String::new(), json),
+    };
+    let body = PolicyRequest { value };
+    let answer: PolicySet =
+        client.send_json(Method::PUT, &format!("/v1/policies/{}", percent_encode(&name)), &body).await?;
+    if json {
+        output::json(&answer)?;
+    } else if answer.value.is_empty() {
+        output::say(&format!("{} is as where nobody said anything", answer.name));
+    } else {
+        output::say(&format!("{} is {}", answer.name, answer.value));
     }
     Ok(ExitCode::SUCCESS)
 }

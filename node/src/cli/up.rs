@@ -51,6 +51,8 @@ pub struct UpOptions {
     pub blob_quota_bytes: Option<u64>,
     /// How long the history of this node's finished jobs stays.
     pub retention: mesh::Retention,
+    /// Whether to refuse jobs that name no idea.
+    pub require_idea: bool,
     /// Print the ready line as JSON.
     pub json: bool,
 }
@@ -107,6 +109,9 @@ pub(super) struct UpArgs {
     /// Most history of jobs to hold; beyond it the oldest finished ones are sealed whatever their age
     #[arg(long, value_name = "SIZE", value_parser = values::bytes, default_value = "1GiB")]
     history_max: u64,
+    /// Refuse jobs that name no idea (`v6 policy set require-idea on` does so for the whole mesh)
+    #[arg(long)]
+    require_idea: bool,
     /// Print one line of JSON when ready
     #[arg(long)]
     json: bool,
@@ -143,6 +148,7 @@ fn options(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<UpOptions> {
         recovery_key: args.recovery_key,
         blob_quota_bytes: args.blob_quota,
         retention: mesh::Retention { keep_ms: args.retention, history_bytes_max: args.history_max },
+        require_idea: args.require_idea,
         json: args.json,
     })
 }

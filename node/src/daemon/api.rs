@@ -5,6 +5,7 @@ mod docs;
 mod ideas;
 mod jobs;
 mod mesh;
+mod policy;
 mod trace;
 
 use std::sync::Arc;
@@ -155,6 +156,10 @@ impl NodeApi for Api {
         Box::pin(ideas::top(self, query))
     }
 
+    fn ideas_graph(&self, query: GraphQuery) -> Answer<'_, IdeaGraph> {
+        Box::pin(ideas::graph(self, query))
+    }
+
     fn ideas_export(&self) -> Answer<'_, Items<Bytes>> {
         Box::pin(ideas::export(self))
     }
@@ -201,6 +206,14 @@ impl NodeApi for Api {
 
     fn revoke(&self, node: NodeId, reason: Option<String>) -> Answer<'_, Revoked> {
         Box::pin(mesh::revoke(self, node, reason))
+    }
+
+    fn policies(&self) -> Answer<'_, Vec<PolicyView>> {
+        Box::pin(policy::list(self))
+    }
+
+    fn set_policy(&self, name: String, value: String) -> Answer<'_, PolicySet> {
+        Box::pin(policy::set(self, name, value))
     }
 
     fn feeds(&self) -> Answer<'_, Vec<FeedView>> {

@@ -149,7 +149,11 @@ async fn step(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let some: Vec<(DocId, u64)> =
         shared.ledger.pending().iter().take(SUBJECTS_PER_STEP).map(|(doc, n)| (*doc, *n)).collect();
     let docs: Vec<DocId> = some.iter().map(|(doc, _)| *doc).collect();
-    let read = shared.core.ask(move |core| docs.into_iter().map(|doc| (doc, indexed(core, doc))).collect::<Vec<_>>());
+    let read = shared.core.ask(move |core| {
+        // What came of jobs is found by the ideas that they served.
+        let docs = docs.into_iter().filter(|doc| !core.replica().is_outcome(*doc));
+        docs.map(|doc| (doc, indexed(core, doc))).collect::<Vec<_>>()
+    });
     let (mut put, mut gone) = (Vec::new(), Vec::new());
     for (doc, subject) in read.await.context("the node is stopping")? {
         match subject {
@@ -204,7 +208,6 @@ fn indexed(core: &NodeCore, doc: DocId) -> Option<Indexed> {
         owner: shown.owner.to_string(),
         language: subject.root.says.language.clone(),
         created_ms: shown.created_ms,
-        has_job: shown.has_job,
     })
 }
 
@@ -217,9 +220,9 @@ pub(super) async fn similar(shared: &Shared, title: &str, body: &str) -> anyhow:
     let docs: BTreeSet<DocId> = found.into_iter().map(DocId::ledger).chain(pending).collect();
     let texts = shared.core.ask(move |core| {
         let text = |subject: Subject| {
+            let stands = subject.status != crdt::ledger::Status::Retracted && !subject.is_of_command();
             let says = subject.root.says;
             let is_root = matches!(says.kind, Kind::Idea | Kind::Observation | Kind::Issue);
-            let stands = subject.status != crdt::ledger::Status::Retracted;
             (is_root && stands).then_some((subject.root.id, says.title, says.body))
         };
         docs.into_iter().filter_map(|doc| core.replica().subject(doc).and_then(text)).collect::<Vec<_>>()

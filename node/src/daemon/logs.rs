@@ -229,7 +229,7 @@ impl Reader {
             .core
             .ask(move |core| {
                 let (job, _) = views::shown(core, id)?;
-                Some((views::runs(&job), job.state(), views::exit_code(&job), views::reason(&job)))
+                Some((views::runs(&job), job.state(), job.exit_code(), views::reason(&job)))
             })
             .await
             .flatten()

@@ -62,24 +62,6 @@ pub(super) fn runs(job: &Job) -> Vec<RunView> {
         .collect()
 }
 
-/// The code that a job ends with: 0, or that of its first task that did not succeed.
-pub(super) fn exit_code(job: &Job) -> Option<i32> {
-    match job.state()? {
-        JobState::Done => Some(0),
-        JobState::Cancelled => Some(130),
-        JobState::Queued | JobState::Claimed | JobState::Running => None,
-        JobState::Failed | JobState::Skipped => {
-            let failed = job.segments().iter().find(|s| s.state == JobState::Failed)?;
-            let task = failed.range.start;
-            let accepted = job.accepted(task)?;
-            let attempts = job.attempts(task);
-            let attempt =
-                attempts.iter().find(|a| a.id.attempt == accepted.attempt && Some(a.id.owner) == accepted.node)?;
-            attempt.report.and_then(|r| r.2.as_ref()).and_then(|(_, exit)| code(exit))
-        }
-    }
-}
-
 /// What to tell people about how a job ended.
 pub(super) fn reason(job: &Job) -> Option<String> {
     let accepted = job.segments().iter().find(|s| s.state.is_final() && s.state != JobState::Done);
@@ -194,6 +176,7 @@ pub(super) fn job_view((job, provisional): (&Job, bool), lists: &Lists, from: u3
         ended: job.ended_ms().map(time),
         labels: spec.labels.clone(),
         after: spec.after.iter().map(ToString::to_string).collect(),
+        idea: spec.idea.map(|idea| idea.to_string()),
         priority: job.priority(),
         reason: reason(job),
         provisional,

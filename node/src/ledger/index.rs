@@ -49,7 +49,6 @@ pub(crate) struct Indexed {
     pub(crate) owner: String,
     pub(crate) language: String,
     pub(crate) created_ms: u64,
-    pub(crate) has_job: bool,
 }
 
 /// What a search is narrowed to.
@@ -62,7 +61,6 @@ pub(crate) struct Filter {
     pub(crate) language: Option<String>,
     pub(crate) since_ms: Option<u64>,
     pub(crate) until_ms: Option<u64>,
-    pub(crate) has_job: Option<bool>,
     /// Those that were taken back too.
     pub(crate) all: bool,
 }
@@ -94,7 +92,6 @@ struct Fields {
     owner: Field,
     language: Field,
     created: Field,
-    job: Field,
     exact: Field,
     band: Field,
 }
@@ -124,7 +121,6 @@ fn schema() -> (Schema, Fields) {
         owner: builder.add_text_field("owner", STRING),
         language: builder.add_text_field("language", STRING),
         created: builder.add_u64_field("created", INDEXED),
-        job: builder.add_u64_field("job", INDEXED),
         exact: builder.add_text_field("exact", STRING),
         band: builder.add_u64_field("band", INDEXED),
     };
@@ -227,7 +223,6 @@ impl LedgerIndex {
                 doc.add_text(fields.tag, crdt::ledger::folded(tag));
             }
             doc.add_u64(fields.created, subject.created_ms);
-            doc.add_u64(fields.job, u64::from(subject.has_job));
             for print in prints(&subject.title, &subject.body) {
                 doc.add_text(fields.exact, exact(&print));
                 print.bands().into_iter().for_each(|band| doc.add_u64(fields.band, band));
@@ -335,10 +330,6 @@ impl LedgerIndex {
         if !filter.all && filter.status.is_none() {
             only(fields.status, "retracted", Occur::MustNot);
         }
-        if let Some(has_job) = filter.has_job {
-            let term = Term::from_field_u64(fields.job, u64::from(has_job));
-            parts.push((Occur::Must, Box::new(TermQuery::new(term, IndexRecordOption::Basic))));
-        }
         if filter.since_ms.is_some() || filter.until_ms.is_some() {
             let bound = |at: Option<u64>| {
                 at.map_or(Bound::Unbounded, |at| Bound::Included(Term::from_field_u64(fields.created, at)))
@@ -383,7 +374,6 @@ mod tests {
             owner: "me".into(),
             language: "AR".into(),
             created_ms: u64::from(n),
-            has_job: n == 2,
         }
     }
 
@@ -409,7 +399,7 @@ mod tests {
         assert_eq!(find(&index, "compiler \" (day:"), [2], "no query is an error");
         assert_eq!(find(&index, ""), [1, 2], "what was taken back is not shown");
         let narrow = |filter| ids(&index.search("", &filter, 0, 10).expect("searched"));
-        assert_eq!(narrow(Filter { has_job: Some(true), ..Filter::default() }), [2]);
+        assert_eq!(narrow(Filter { since_ms: Some(2), ..Filter::default() }), [2]);
         assert_eq!(narrow(Filter { tag: Some("ادوات".into()), until_ms: Some(1), ..Filter::default() }), [1]);
         assert_eq!(
             narrow(Filter { language: Some("ar".into()), all: true, since_ms: Some(9), ..Filter::default() }),

@@ -99,8 +99,10 @@ pub struct IdeasQuery {
     pub limit: Option<u32>,
     /// Where the page before ended (`V6-Next`).
     pub cursor: Option<String>,
-    /// Retracted ones too.
+    /// Retracted ones and observations of commands too.
     pub all: bool,
+    /// Observations of commands too: those that jobs serve which name no idea.
+    pub commands: bool,
 }
 
 /// An idea in a list.
@@ -296,4 +298,102 @@ pub struct IdeaView {
     /// Links to it.
     #[serde(default)]
     pub backlinks: Vec<LinkView>,
+    /// Whether people write a text about it together (`/v1/notes/idea:ID`).
+    #[serde(default)]
+    pub has_note: bool,
+    /// Jobs that serve it and whose history is still kept.
+    #[serde(default)]
+    pub jobs: Vec<String>,
+    /// What came of the jobs that served it, each once, by time.
+    #[serde(default)]
+    pub outcomes: Vec<OutcomeView>,
+}
+
+/// Which part of the graph of ideas.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields, default)]
+pub struct GraphQuery {
+    /// The idea in the middle: an id, or an unambiguous part of one. Without it all ideas.
+    pub idea: Option<String>,
+    /// Links that are followed from it.
+    pub depth: Option<u32>,
+}
+
+/// Ideas, and what they hang together with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IdeaGraph {
+    /// Ideas, jobs, blobs.
+    pub nodes: Vec<GraphNode>,
+    /// Links between them.
+    pub edges: Vec<GraphEdge>,
+    /// Whether that is all: a graph holds no more than 2000 nodes.
+    pub complete: bool,
+}
+
+/// A thing in a graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GraphNode {
+    /// An idea's id, `job:ID`, `blob:HASH`.
+    pub id: String,
+    /// idea, observation, issue, job, blob; missing: an idea that is not here.
+    pub kind: String,
+    /// One line.
+    pub title: String,
+    /// How an idea stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+}
+
+/// A link in a graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GraphEdge {
+    /// From which node.
+    pub from: String,
+    /// How they hang together.
+    pub relation: String,
+    /// To which node.
+    pub to: String,
+}
+
+/// What came of a job that served an idea.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutcomeView {
+    /// The entry's name.
+    pub entry: String,
+    /// The job.
+    pub job: String,
+    /// done, failed, cancelled, skipped.
+    pub state: String,
+    /// Exit code; of an array that of the first task that failed.
+    pub exit: Option<i32>,
+    /// Tasks in all.
+    pub tasks: u32,
+    /// Tasks that are done.
+    pub done: u32,
+    /// Running time of all accepted attempts, in milliseconds.
+    pub duration_ms: u64,
+    /// What they cost, in micros.
+    pub cost_micros: u64,
+    /// Nodes that ran it.
+    pub nodes: Vec<String>,
+    /// Its trace.
+    pub trace: String,
+    /// Its artifacts; of many, the first.
+    pub artifacts: Vec<OutcomeArtifact>,
+    /// The node that accepted the result.
+    pub author: String,
+    /// When it did.
+    pub created: String,
+}
+
+/// An artifact in an outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutcomeArtifact {
+    /// Its path.
+    pub path: String,
+    /// Its bytes, by hash.
+    pub blob: String,
+    /// How many.
+    pub size: u64,
 }

@@ -144,6 +144,9 @@ pub struct JobRow {
     /// Program and arguments.
     #[serde(default)]
     pub command: Vec<String>,
+    /// The idea that it serves.
+    #[serde(default)]
+    pub idea: Option<String>,
 }
 
 /// A job with its tasks.
@@ -176,6 +179,9 @@ pub struct JobView {
     /// Jobs that must be done before it starts.
     #[serde(default)]
     pub after: Vec<String>,
+    /// The idea that it serves.
+    #[serde(default)]
+    pub idea: Option<String>,
     /// Priority; higher goes first.
     #[serde(default)]
     pub priority: i32,

@@ -240,6 +240,38 @@ pub struct Revoked {
     pub durable_on: u32,
 }
 
+/// Something that the mesh as a whole wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyView {
+    /// Its name.
+    pub name: String,
+    /// What holds.
+    pub value: String,
+    /// Whether an admin set it.
+    pub is_set: bool,
+    /// What it is about.
+    pub about: String,
+}
+
+/// What a policy is to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyRequest {
+    /// In the words of that policy; empty: what holds where nobody said anything.
+    pub value: String,
+}
+
+/// Answer to the setting of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PolicySet {
+    /// Its name.
+    pub name: String,
+    /// What holds; empty: what does where nobody said anything.
+    pub value: String,
+    /// Nodes that hold it durably, this one counted.
+    pub durable_on: u32,
+}
+
 /// A delegation wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]

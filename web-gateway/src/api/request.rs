@@ -77,7 +77,7 @@ pub struct JobRequest {
     /// Name, for people and for `@NAME`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Idea that it works on.
+    /// Idea that it serves: an id, or an unambiguous part of one. Without it an observation of the command is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idea: Option<String>,
 }
@@ -89,6 +89,9 @@ pub struct Submitted {
     pub job: String,
     /// Its trace.
     pub trace: String,
+    /// The idea that it serves: the one that was named, or the observation of its command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idea: Option<String>,
     /// Nodes that hold it durably, this one counted.
     pub durable_on: u32,
     /// Why no node that is known could run it.

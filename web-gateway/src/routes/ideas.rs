@@ -9,8 +9,8 @@ use futures::StreamExt;
 
 use super::App;
 use crate::api::{
-    EntryAdded, EntryRequest, IdeaAdded, IdeaFound, IdeaRanked, IdeaRequest, IdeaRow, IdeaSearch, IdeaView,
-    IdeasImport, IdeasImported, IdeasQuery, TopQuery,
+    EntryAdded, EntryRequest, GraphQuery, IdeaAdded, IdeaFound, IdeaGraph, IdeaRanked, IdeaRequest, IdeaRow,
+    IdeaSearch, IdeaView, IdeasImport, IdeasImported, IdeasQuery, TopQuery,
 };
 use crate::extract::{JsonBody, Named, Params};
 use crate::refusal::Refusal;
@@ -70,6 +70,15 @@ pub(super) async fn top(
 ) -> Result<Json<Vec<IdeaRanked>>, Refusal> {
     query.limit = query.limit.map(|limit| limit.clamp(1, PAGE_ROWS_MAX));
     Ok(Json(app.node.ideas_top(query).await?))
+}
+
+/// How ideas hang together: those around one, or all.
+#[utoipa::path(get, path = "/v1/ideas/graph", tag = "ideas", params(GraphQuery), responses((status = 200, body = IdeaGraph)))]
+pub(super) async fn graph(
+    State(app): State<App>,
+    Params(query): Params<GraphQuery>,
+) -> Result<Json<IdeaGraph>, Refusal> {
+    Ok(Json(app.node.ideas_graph(query).await?))
 }
 
 /// The whole ledger: a head, one line per entry, and a signed end.

@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 
 use super::App;
 use crate::api::{
-    DelegateRequest, Delegated, InviteRequest, InviteRow, Invited, MemberRow, PeerView, Revoked, StatusView,
+    DelegateRequest, Delegated, InviteRequest, InviteRow, Invited, MemberRow, PeerView, PolicyRequest, PolicySet,
+    PolicyView, Revoked, StatusView,
 };
 use crate::extract::{JsonBody, Named};
 use crate::refusal::Refusal;
@@ -71,6 +72,23 @@ pub(super) async fn revoke(
     let node: NodeId =
         node.parse().map_err(|error| Refusal::bad_request(format!("{node:?} is not a whole node id: {error}")))?;
     Ok(Json(app.node.revoke(node, request.reason).await?))
+}
+
+/// What the mesh as a whole wants.
+#[utoipa::path(get, path = "/v1/policies", tag = "mesh", responses((status = 200, body = Vec<PolicyView>)))]
+pub(super) async fn policies(State(app): State<App>) -> Reply<Vec<PolicyView>> {
+    Ok(Json(app.node.policies().await?))
+}
+
+/// Sets a policy of the mesh.
+#[utoipa::path(put, path = "/v1/policies/{name}", tag = "mesh", params(("name" = String, Path, description = "Its name")),
+    request_body = PolicyRequest, responses((status = 200, body = PolicySet)))]
+pub(super) async fn set_policy(
+    State(app): State<App>,
+    Named(name): Named,
+    JsonBody(request): JsonBody<PolicyRequest>,
+) -> Reply<PolicySet> {
+    Ok(Json(app.node.set_policy(name, request.value).await?))
 }
 
 /// Issues a delegation.

@@ -80,6 +80,7 @@ impl FakeNode {
 
     fn view(id: String, request: &JobRequest) -> JobView {
         JobView {
+            idea: None,
             trace: "77".repeat(16),
             submitter: node_id().to_string(),
             person: None,
@@ -225,6 +226,7 @@ impl NodeApi for FakeNode {
             .rev()
             .filter(|(job, _)| query.state.is_none_or(|state| state == job.state))
             .map(|(job, _)| JobRow {
+                idea: None,
                 id: job.id.clone(),
                 state: job.state,
                 trace: job.trace.clone(),
@@ -273,6 +275,7 @@ impl NodeApi for FakeNode {
                 let id = JobId(id).to_string();
                 mine.push((Self::view(id.clone(), &planned.request), planned.request.clone()));
                 Submitted {
+                    idea: None,
                     job: id,
                     trace: "77".repeat(16),
                     durable_on: 2,
@@ -434,6 +437,14 @@ impl NodeApi for FakeNode {
         done(Ok(Revoked { node: node.to_string(), after_seq: 3, durable_on: 1 }))
     }
 
+    fn policies(&self) -> Answer<'_, Vec<PolicyView>> {
+        done(Ok(vec![]))
+    }
+
+    fn set_policy(&self, name: String, value: String) -> Answer<'_, PolicySet> {
+        done(Ok(PolicySet { name, value, durable_on: 1 }))
+    }
+
     fn feeds(&self) -> Answer<'_, Vec<FeedView>> {
         done(Ok(vec![]))
     }
@@ -481,6 +492,10 @@ impl NodeApi for FakeNode {
 
     fn ideas_top(&self, _query: TopQuery) -> Answer<'_, Vec<IdeaRanked>> {
         done(Ok(vec![]))
+    }
+
+    fn ideas_graph(&self, _query: GraphQuery) -> Answer<'_, IdeaGraph> {
+        done(Ok(IdeaGraph { nodes: vec![], edges: vec![], complete: true }))
     }
 
     fn ideas_export(&self) -> Answer<'_, Items<Bytes>> {

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use crdt::bundle::{Body, Bundle, ChangeKind};
 use crdt::doc::{DocId, DocKind, Key};
-use crdt::ids::{JobId, NodeId, NoteId};
+use crdt::ids::{EntryId, JobId, NodeId, NoteId};
 use crdt::job::ClaimId;
 use crdt::shelf::{Shelf, Table};
 use web_gateway::api::*;
 
+use super::ideas::find_shown;
 use super::jobs::find_job;
 use super::{Api, jobs};
 use crate::daemon::driver::NodeCore;
@@ -55,7 +56,11 @@ fn row(core: &NodeCore, doc: DocId) -> DocRow {
         DocKind::Roster => Some(replica.roster().mesh_name.clone()),
         DocKind::Feed => None,
         DocKind::Job => replica.job_row(JobId(doc.id)).map(|row| row.title),
-        DocKind::Note => replica.job_row(JobId(doc.id)).map(|row| format!("notes on {}", row.title)),
+        DocKind::Note => {
+            let of_idea = || replica.subject_row(DocId { kind: DocKind::Ledger, ..doc }).map(|row| row.title);
+            let title = replica.job_row(JobId(doc.id)).map(|row| row.title).or_else(of_idea);
+            title.map(|title| format!("notes on {title}"))
+        }
         DocKind::Ledger => replica.subject_row(doc).map(|row| row.title),
     };
     let changes = authors.len() as u64;
@@ -94,24 +99,28 @@ async fn find(api: &Api, word: &str) -> Result<DocId, ApiError> {
     }
 }
 
-/// A notebook: by `note/` and its id, or by the id of what it is about.
+/// A notebook: by `note/` and its id, or by the id of the job or the idea that it is about.
 async fn find_note(api: &Api, word: &str) -> Result<NoteId, ApiError> {
+    if let Some(whole) = word.strip_prefix("note/").and_then(|id| id.parse().ok()) {
+        return Ok(whole);
+    }
+    if let Some(idea) = word.strip_prefix("idea:") {
+        let idea = idea.to_owned();
+        return api.ask(move |core| find_shown(core, &idea).map(|shown| NoteId::of_idea(shown.id))).await?;
+    }
     let bare = word.strip_prefix("note/").or_else(|| word.strip_prefix("job/")).unwrap_or(word).to_lowercase();
-    let named = word.starts_with("note/");
-    let missing = || ApiError::NotFound(format!("no notebook or job {word:?}: `v6 doc list` lists them"));
-    if bare.len() < 2 || bare.len() > 2 * NoteId::LEN || !bare.bytes().all(|b| b.is_ascii_hexdigit()) {
+    let missing = || ApiError::NotFound(format!("no notebook, job or idea {word:?}: `v6 doc list` lists them"));
+    if bare.len() < 2 || bare.len() > 2 * EntryId::LEN || !bare.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(missing());
     }
     let whole = bare.parse::<NoteId>().ok();
-    if let Some(id) = whole.filter(|_| named) {
-        return Ok(id);
-    }
     let found = api.ask(move |core| {
         let mut found: BTreeSet<NoteId> = match whole {
             Some(id) => core.replica().job_row(JobId(id.0)).map(|_| id).into_iter().collect(),
             None => find_job(core, &bare).map(|id| NoteId(id.0)).into_iter().collect(),
         };
         found.extend(core.replica().notes().into_iter().filter(|id| id.to_string().starts_with(&bare)));
+        found.extend(find_shown(core, &bare).map(|shown| NoteId::of_idea(shown.id)));
         found
     });
     let found = found.await?;

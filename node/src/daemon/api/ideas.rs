@@ -1,19 +1,25 @@
 //! The ledger as the API shows it.
 
 mod find;
+mod graph;
 mod say;
+mod serve;
 mod transport;
 
 use ::mesh::Command;
 use crdt::bundle::Change;
 use crdt::doc::DocId;
-use crdt::ids::{EntryId, PersonId};
-use crdt::ledger::{Content, Handover, Kind, Link, Shown, Signed, Source, Status, Subject, Target};
+use crdt::ids::{BlobHash, EntryId, NoteId, PersonId};
+use crdt::ledger::{
+    Content, Handover, Incoming, Kind, Link, OF_COMMAND, OUTCOME_OF, Shown, Signed, Source, Status, Subject, Target,
+};
 use serde_json::{Value, json};
 use web_gateway::api::*;
 
 pub(super) use find::{search, top};
+pub(super) use graph::graph;
 pub(super) use say::say;
+pub(super) use serve::name_ideas;
 pub(super) use transport::{export, import};
 
 use super::{Api, internal};
@@ -36,7 +42,10 @@ pub(super) async fn ideas(api: &Api, query: IdeasQuery) -> Result<Page<IdeaRow>,
                 let some = core.replica().subjects(after, limit);
                 more = some.len() == limit;
                 after = some.last().map(|shown| (shown.created_ms, shown.id));
-                rows.extend(some.into_iter().filter(|shown| query.all || shown.status() != Status::Retracted));
+                rows.extend(some.into_iter().filter(|shown| {
+                    let is_listed = shown.status() != Status::Retracted && !shown.of_command;
+                    query.all || is_listed || (query.commands && shown.of_command)
+                }));
             }
             more |= rows.len() > limit;
             rows.truncate(limit);
@@ -93,7 +102,7 @@ async fn person(api: &Api, me: crdt::ids::NodeId) -> Result<Option<PersonId>, Ap
 /// Writes entries, and answers how durable they are.
 async fn write(api: &Api, entries: &[Signed]) -> Result<u32, ApiError> {
     let ack = api.command(Command::Write(entries.iter().map(Change::entry).collect())).await?;
-    api.0.ledger.changed(entries.iter().map(|entry| DocId::ledger(entry.subject())));
+    api.0.ledger.changed(entries.iter().map(Signed::document));
     Ok(ack.durable_on)
 }
 
@@ -115,6 +124,9 @@ pub(super) async fn add(api: &Api, request: IdeaRequest) -> Result<IdeaAdded, Ap
         key: request.key.filter(|key| !key.is_empty()),
         ..Content::new(kind, request.title.trim())
     };
+    if says.key.as_ref().is_some_and(|key| key.starts_with(OF_COMMAND)) {
+        return Err(ApiError::BadRequest(format!("keys that begin with {OF_COMMAND:?} are V6's own: use another")));
+    }
     if let Some(known) = known(api, &says).await? {
         return Ok(IdeaAdded { id: known.to_string(), durable_on: 1, similar: Vec::new() });
     }
@@ -165,8 +177,18 @@ pub(super) async fn idea(api: &Api, word: &str) -> Result<IdeaView, ApiError> {
 
 /// A subject by its id or an unambiguous part of it.
 fn find_subject(core: &NodeCore, word: &str) -> Result<Subject, ApiError> {
+    let id = find_shown(core, word)?.id;
+    core.replica().subject(DocId::ledger(id)).ok_or_else(|| missing(word))
+}
+
+fn missing(word: &str) -> ApiError {
+    ApiError::NotFound(format!("no idea {word:?}: `v6 idea list` lists them"))
+}
+
+/// A subject's line, by its id or an unambiguous part of it.
+pub(super) fn find_shown(core: &NodeCore, word: &str) -> Result<Shown, ApiError> {
     let bare = word.strip_prefix("ledger/").or_else(|| word.strip_prefix("idea:")).unwrap_or(word).to_lowercase();
-    let missing = || ApiError::NotFound(format!("no idea {word:?}: `v6 idea list` lists them"));
+    let missing = || missing(word);
     let is_hex = bare.bytes().all(|b| b.is_ascii_hexdigit());
     if bare.len() < PREFIX_MIN || bare.len() > 2 * EntryId::LEN || !is_hex {
         return Err(missing());
@@ -177,7 +199,7 @@ fn find_subject(core: &NodeCore, word: &str) -> Result<Subject, ApiError> {
     let mut named = named.into_iter().filter(|shown| shown.id.to_string().starts_with(&bare));
     match (named.next(), named.next()) {
         (None, _) => Err(missing()),
-        (Some(one), None) => core.replica().subject(DocId::ledger(one.id)).ok_or_else(missing),
+        (Some(one), None) => Ok(one),
         (Some(one), Some(two)) => {
             let name = |shown: &Shown| format!("{} ({})", &shown.id.to_string()[..16], shown.title);
             let names: Vec<String> =
@@ -209,7 +231,9 @@ fn view(core: &NodeCore, subject: &Subject) -> IdeaView {
         title: if let Target::Entry(id) = link.to { title(id) } else { None },
         person: entry.by.person.to_string(),
     };
-    let backlinks = replica.links_to(&Target::Entry(subject.root.id)).into_iter().map(|link| LinkView {
+    let to_it = Target::Entry(subject.root.id);
+    let spoken = |link: &Incoming| link.relation.as_str() != OUTCOME_OF;
+    let backlinks = replica.links_to(&to_it).into_iter().filter(spoken).map(|link| LinkView {
         entry: link.entry.to_string(),
         relation: link.relation.as_str().to_owned(),
         from: link.from.to_string(),
@@ -228,7 +252,34 @@ fn view(core: &NodeCore, subject: &Subject) -> IdeaView {
         offers: subject.offers.iter().filter_map(offer).collect(),
         links: subject.links().map(link).collect(),
         backlinks: backlinks.collect(),
+        has_note: replica.has_note(NoteId::of_idea(subject.root.id)),
+        jobs: replica.jobs_of(subject.root.id).iter().map(ToString::to_string).collect(),
+        outcomes: replica.outcomes(&to_it).iter().filter_map(outcome_view).collect(),
     }
+}
+
+fn outcome_view(entry: &Signed) -> Option<OutcomeView> {
+    let outcome = entry.says.outcome.as_ref()?;
+    let artifact = |(path, blob, bytes): &(String, BlobHash, u64)| OutcomeArtifact {
+        path: path.clone(),
+        blob: blob.to_string(),
+        size: *bytes,
+    };
+    Some(OutcomeView {
+        entry: entry.id.to_string(),
+        job: outcome.job.to_string(),
+        state: outcome.state.clone(),
+        exit: outcome.exit,
+        tasks: outcome.tasks,
+        done: outcome.done,
+        duration_ms: outcome.duration_ms,
+        cost_micros: outcome.cost_micros,
+        nodes: outcome.nodes.iter().map(ToString::to_string).collect(),
+        trace: outcome.trace.to_string(),
+        artifacts: outcome.artifacts.iter().map(artifact).collect(),
+        author: entry.by.node.to_string(),
+        created: views::time(entry.by.created_ms),
+    })
 }
 
 fn entry_view(subject: &Subject, signed: &Signed) -> EntryView {

@@ -4,7 +4,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use ::mesh::{Command, Refusal};
-use crdt::ids::{BlobHash, JobId, NodeId, TraceId};
+use crdt::bundle::Change;
+use crdt::doc::DocId;
+use crdt::ids::{BlobHash, EntryId, JobId, NodeId, TraceId};
 use crdt::job::{Job, JobSpec, job_id_of_key, job_id_of_nonce};
 use crdt::limits::TASKS_PER_JOB_MAX;
 use crdt::shelf::{Shelf, Table};
@@ -93,7 +95,8 @@ pub(super) async fn submit(api: &Api, jobs: Vec<PlannedJob>) -> Result<Vec<Submi
         let known = ids.clone();
         specs.push(spec(api, planned, &known, &mut ids).await?);
     }
-    submit_specs(api, specs).await
+    let entries = super::ideas::name_ideas(api, &jobs, &mut specs).await?;
+    submit_specs(api, specs, entries).await
 }
 
 pub(super) async fn cancel(api: &Api, id: &str) -> Result<Cancelled, ApiError> {
@@ -133,7 +136,7 @@ pub(super) async fn retry(api: &Api, id: &str) -> Result<Submitted, ApiError> {
     let nonce: [u8; 16] = random().map_err(internal)?;
     let trace = TraceId(random().map_err(internal)?);
     let spec = JobSpec { key: None, nonce: Some(nonce.into()), trace, created_ms: now_ms(), ..spec };
-    let submitted = submit_specs(api, vec![(job_id_of_nonce(api.0.me, &nonce), spec)]).await?;
+    let submitted = submit_specs(api, vec![(job_id_of_nonce(api.0.me, &nonce), spec)], Vec::new()).await?;
     submitted.into_iter().next().ok_or_else(stopping)
 }
 
@@ -252,6 +255,7 @@ async fn spec(
         network: request.network,
         at_most_once: request.at_most_once,
         voters: Vec::new(),
+        idea: None,
         person,
         trace: TraceId(random().map_err(internal)?),
         created_ms: now_ms(),
@@ -273,10 +277,16 @@ async fn input(api: &Api, tree: Option<&str>) -> Result<(Option<BlobHash>, u64, 
     Ok((Some(hash), blob.size, manifest.size_bytes()))
 }
 
-async fn submit_specs(api: &Api, jobs: Vec<(JobId, JobSpec)>) -> Result<Vec<Submitted>, ApiError> {
-    let ids: Vec<(JobId, TraceId, String)> =
-        jobs.iter().map(|(id, spec)| (*id, spec.trace, spec.name.clone())).collect();
-    let ack = api.command(Command::Submit(jobs)).await?;
+async fn submit_specs(
+    api: &Api,
+    jobs: Vec<(JobId, JobSpec)>,
+    entries: Vec<Change>,
+) -> Result<Vec<Submitted>, ApiError> {
+    let ids: Vec<(JobId, TraceId, String, Option<EntryId>)> =
+        jobs.iter().map(|(id, spec)| (*id, spec.trace, spec.name.clone(), spec.idea)).collect();
+    let docs: Vec<DocId> = entries.iter().map(|entry| entry.doc).collect();
+    let ack = api.command(Command::Submit(jobs, entries)).await?;
+    api.0.ledger.changed(docs);
     let wanted: Vec<JobId> = ids.iter().map(|(id, ..)| *id).collect();
     let traces = api
         .ask(move |core| {
@@ -290,9 +300,10 @@ async fn submit_specs(api: &Api, jobs: Vec<(JobId, JobSpec)>) -> Result<Vec<Subm
     Ok(ids
         .into_iter()
         .zip(traces)
-        .map(|((id, trace, name), known)| Submitted {
+        .map(|((id, trace, name, idea), known)| Submitted {
             job: id.to_string(),
             trace: known.unwrap_or(trace).to_string(),
+            idea: idea.map(|idea| idea.to_string()),
             durable_on: ack.durable_on,
             warning: warnings.next().flatten(),
             name: (!name.is_empty()).then_some(name),
@@ -320,6 +331,7 @@ pub(super) fn job_row(core: &mut NodeCore, id: JobId) -> Option<JobRow> {
         ended: row.ended_ms.map(views::time),
         tasks: row.tasks,
         done: if all_done { row.tasks } else { row.done },
+        idea: row.idea.map(|idea| idea.to_string()),
         name: name.filter(|name| !name.is_empty()),
         command: command.unwrap_or_else(|| vec![row.title]),
     })

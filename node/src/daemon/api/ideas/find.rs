@@ -5,10 +5,12 @@ use crdt::ids::EntryId;
 use crdt::ledger::{Kind, Relation, Shown, Status, Target, Terms};
 use web_gateway::api::*;
 
+use super::super::policy::WEIGHTS;
 use super::super::{Api, internal};
 use super::row;
+use crate::daemon::driver::NodeCore;
 use crate::daemon::ledger;
-use crate::ledger::index::Filter;
+use crate::ledger::index::{Filter, Hit};
 
 const FOUND: u32 = 50;
 /// Hits beyond which there are no more pages.
@@ -42,11 +44,21 @@ pub(in crate::daemon::api) async fn search(api: &Api, asked: IdeaSearch) -> Resu
         owner: asked.owner.map(|owner| owner.to_lowercase()),
         tag: asked.tag,
         language: asked.language.map(|language| language.to_lowercase()),
-        has_job: asked.has_job,
         all: asked.all,
     };
-    let hits = ledger::search(&api.0, asked.q.clone(), filter, offset, limit + 1).await?;
-    let more = hits.len() > limit;
+    let (mut hits, mut at, mut more) = (Vec::new(), offset, true);
+    while more && hits.len() < limit {
+        let some = ledger::search(&api.0, asked.q.clone(), filter.clone(), at, limit + 1).await?;
+        more = some.len() > limit;
+        for hit in with_job(api, some, asked.has_job).await? {
+            if hits.len() == limit {
+                more = true;
+                break;
+            }
+            at += 1;
+            hits.extend(hit);
+        }
+    }
     let found = api
         .ask(move |core| {
             let read = |id: EntryId| {
@@ -57,7 +69,7 @@ pub(in crate::daemon::api) async fn search(api: &Api, asked: IdeaSearch) -> Resu
                 }
                 Some((row(&subject.shown()), text))
             };
-            let rows = hits.into_iter().take(limit).filter_map(|hit| Some((hit.score, read(hit.id)?)));
+            let rows = hits.into_iter().filter_map(|hit| Some((hit.score, read(hit.id)?)));
             rows.collect::<Vec<_>>()
         })
         .await?;
@@ -68,13 +80,22 @@ pub(in crate::daemon::api) async fn search(api: &Api, asked: IdeaSearch) -> Resu
         let highlights = piece.marks.iter().map(|mark| (chars(mark.start), chars(mark.end))).collect();
         IdeaFound { row, score, snippet: piece.text.clone(), highlights }
     });
-    let next = (more && offset + limit <= OFFSET_MAX).then(|| (offset + limit).to_string());
+    let next = (more && at <= OFFSET_MAX).then(|| at.to_string());
     Ok(Page { items: items.collect(), next })
+}
+
+/// Hits with nothing in the place of those that a job serves and should not, or the other way round.
+async fn with_job(api: &Api, hits: Vec<Hit>, has_job: Option<bool>) -> Result<Vec<Option<Hit>>, ApiError> {
+    let Some(wanted) = has_job else { return Ok(hits.into_iter().map(Some).collect()) };
+    let keep = move |hit: &Hit, core: &NodeCore| core.replica().is_served(hit.id) == wanted;
+    api.ask(move |core| hits.into_iter().map(|hit| Some(hit).filter(|hit| keep(hit, core))).collect()).await
 }
 
 pub(in crate::daemon::api) async fn top(api: &Api, query: TopQuery) -> Result<Vec<IdeaRanked>, ApiError> {
     let limit = query.limit.unwrap_or(TOP) as usize;
-    let weights = Terms::WEIGHTS;
+    let policy = api.ask(|core| core.replica().roster().policy(WEIGHTS).map(str::to_owned)).await?;
+    // What this version does not understand of a newer one's counts as usual.
+    let weights = policy.and_then(|policy| Terms::weights(&policy).ok()).unwrap_or(Terms::WEIGHTS);
     let mut all: Vec<Shown> = Vec::new();
     loop {
         let after = all.last().map(|shown| (shown.created_ms, shown.id));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crdt::doc::DocId;
-use crdt::ledger::Signed;
+use crdt::ledger::{Shown, Signed, Target};
 use tokio::sync::mpsc;
 use web_gateway::api::*;
 
@@ -45,8 +45,12 @@ async fn send(shared: &Shared, pieces: &Pieces) -> Result<(), ApiError> {
         let page = shared.core.ask(move |core| {
             let page = core.replica().subjects(after, SUBJECTS_PER_STEP);
             let last = page.last().map(|shown| (shown.created_ms, shown.id));
-            let entries = page.into_iter().flat_map(|shown| core.replica().entries_of(DocId::ledger(shown.id)));
-            (last, entries.collect::<Vec<_>>())
+            let replica = core.replica();
+            let of = |shown: Shown| {
+                let outcomes = replica.outcomes(&Target::Entry(shown.id)).into_iter();
+                replica.entries_of(DocId::ledger(shown.id)).into_iter().chain(outcomes)
+            };
+            (last, page.into_iter().flat_map(of).collect::<Vec<_>>())
         });
         let (last, entries) = page.await.ok_or_else(stopping)?;
         if last.is_none() {
@@ -77,7 +81,7 @@ pub(in crate::daemon::api) async fn import(api: &Api, import: IdeasImport) -> Re
             let all = entries.len();
             let new: Vec<Signed> = entries
                 .into_iter()
-                .filter(|entry| !replica.has_entry(DocId::ledger(entry.subject()), entry.id))
+                .filter(|entry| !replica.has_entry(entry.document(), entry.id))
                 .collect();
             if let Some(entry) = new.iter().find(|entry| !replica.counts_from(&me, u64::MAX, entry)) {
                 return Err(ApiError::NotAllowed(format!(
