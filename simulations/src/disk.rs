@@ -2,8 +2,8 @@
 //!
 //! Rows that many nodes hold alike are one allocation: a mesh of a thousand nodes fits into the memory of a desktop.
 
-use std::collections::{BTreeMap, HashSet};
-use std::hash::BuildHasher;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,21 +12,79 @@ use crdt::shelf::{Shelf, Table, Write};
 const SHARDS: usize = 16;
 /// Rows that are remembered as shared, per shard. More: all are forgotten, and rows of later are shared anew.
 const SHARED_MAX: usize = 1 << 20;
+/// Bytes in front of a row that say how long its key is.
+const KEY_LEN_BYTES: usize = 2;
+
+/// A row in one piece: the length of its key, the key, the value. A mesh has millions of them.
+#[derive(Debug, Clone)]
+struct Row(Arc<[u8]>);
+
+impl Row {
+    fn bytes(key: &[u8], value: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(key.len()).expect("keys are short");
+        [&len.to_le_bytes()[..], key, value].concat()
+    }
+
+    fn split(&self) -> (&[u8], &[u8]) {
+        let len = usize::from(u16::from_le_bytes([self.0[0], self.0[1]]));
+        self.0[KEY_LEN_BYTES..].split_at(len)
+    }
+
+    fn key(&self) -> &[u8] {
+        self.split().0
+    }
+
+    fn value(&self) -> &[u8] {
+        self.split().1
+    }
+
+    fn owned(&self) -> (Vec<u8>, Vec<u8>) {
+        let (key, value) = self.split();
+        (key.to_vec(), value.to_vec())
+    }
+}
+
+// Rows are found by their keys.
+impl std::borrow::Borrow<[u8]> for Row {
+    fn borrow(&self) -> &[u8] {
+        self.key()
+    }
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Row {}
+
+impl PartialOrd for Row {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Row {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(other.key())
+    }
+}
 
 type Shard = Mutex<HashSet<Arc<[u8]>, foldhash::fast::FixedState>>;
 
-/// Bytes that nodes share.
+/// Rows that nodes share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shared {
     shards: Arc<[Shard; SHARDS]>,
 }
 
 impl Shared {
-    fn share(&self, bytes: &[u8]) -> Arc<[u8]> {
-        let hash = foldhash::fast::FixedState::default().hash_one(bytes);
+    fn share(&self, bytes: Vec<u8>) -> Arc<[u8]> {
+        let hash = foldhash::fast::FixedState::default().hash_one(&bytes[..]);
         let shard = usize::try_from(hash % SHARDS as u64).expect("few shards");
         let mut known = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = known.get(bytes) {
+        if let Some(found) = known.get(&bytes[..]) {
             return Arc::clone(found);
         }
         if known.len() >= SHARED_MAX {
@@ -38,23 +96,26 @@ impl Shared {
     }
 }
 
-type Rows = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
-
-/// A row's table and key, and what it was.
-type Undo = (Table, Arc<[u8]>, Option<Arc<[u8]>>);
+/// What a row was: there with this value, or not there.
+#[derive(Debug, Clone)]
+enum Undo {
+    Put(Table, Row),
+    Remove(Table, Vec<u8>),
+}
 
 /// A shelf whose rows since the last commit can be taken back.
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     shared: Shared,
-    tables: [Rows; Table::ALL.len()],
+    tables: [BTreeSet<Row>; Table::ALL.len()],
     /// What the rows were that were put since the last commit, in the order of the writes.
     undo: Vec<Undo>,
 }
 
 impl std::fmt::Debug for Disk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Disk").field("rows", &self.tables.iter().map(Rows::len).sum::<usize>()).finish_non_exhaustive()
+        let rows: usize = self.tables.iter().map(BTreeSet::len).sum();
+        f.debug_struct("Disk").field("rows", &rows).finish_non_exhaustive()
     }
 }
 
@@ -65,7 +126,12 @@ impl Disk {
 
     /// A hash of all rows.
     pub(crate) fn digest(&self) -> u64 {
-        foldhash::fast::FixedState::default().hash_one(&self.tables)
+        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+        for table in &self.tables {
+            table.len().hash(&mut hasher);
+            table.iter().for_each(|row| row.0.hash(&mut hasher));
+        }
+        hasher.finish()
     }
 
     /// Whether anything was put since the last commit.
@@ -80,58 +146,54 @@ impl Disk {
 
     /// What was put since the last commit is gone.
     pub(crate) fn roll_back(&mut self) {
-        for (table, key, before) in std::mem::take(&mut self.undo).into_iter().rev() {
-            match before {
-                Some(before) => self.table_mut(table).insert(key, before),
-                None => self.table_mut(table).remove(&key),
-            };
+        for undo in std::mem::take(&mut self.undo).into_iter().rev() {
+            match undo {
+                Undo::Put(table, row) => drop(self.table_mut(table).replace(row)),
+                Undo::Remove(table, key) => drop(self.table_mut(table).remove(&key[..])),
+            }
         }
     }
 
-    fn table(&self, table: Table) -> &Rows {
+    fn table(&self, table: Table) -> &BTreeSet<Row> {
         &self.tables[table as usize]
     }
 
-    fn table_mut(&mut self, table: Table) -> &mut Rows {
+    fn table_mut(&mut self, table: Table) -> &mut BTreeSet<Row> {
         &mut self.tables[table as usize]
     }
 }
 
 impl Shelf for Disk {
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
-        self.table(table).get(key).map(|value| value.to_vec())
+        self.table(table).get(key).map(|row| row.value().to_vec())
     }
 
     fn scan(&self, table: Table, prefix: &[u8], from: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.table(table)
             .range::<[u8], _>((Bound::Included(from), Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(prefix))
+            .take_while(|row| row.key().starts_with(prefix))
             .take(limit)
-            .map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .map(Row::owned)
             .collect()
     }
 
     fn scan_back(&self, table: Table, before: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
         let end = if before.is_empty() { Bound::Unbounded } else { Bound::Excluded(before) };
-        self.table(table)
-            .range::<[u8], _>((Bound::Unbounded, end))
-            .rev()
-            .take(limit)
-            .map(|(key, value)| (key.to_vec(), value.to_vec()))
-            .collect()
+        self.table(table).range::<[u8], _>((Bound::Unbounded, end)).rev().take(limit).map(Row::owned).collect()
     }
 
     fn put(&mut self, (table, key, value): Write) {
-        let key = self.shared.share(&key);
-        // Sums and heads are each node's own while things move: to remember them would only cost memory.
-        let is_shared = matches!(table, Table::Bundles | Table::Registers | Table::Notes | Table::Jobs);
-        let value = value.map(|value| if is_shared { self.shared.share(&value) } else { value.into() });
-        let rows = self.table_mut(table);
-        let before = match value {
-            Some(value) => rows.insert(Arc::clone(&key), value),
-            None => rows.remove(&key),
+        let Some(value) = value else {
+            let before = self.table_mut(table).take(&key[..]);
+            self.undo.extend(before.map(|row| Undo::Put(table, row)));
+            return;
         };
-        self.undo.push((table, key, before));
+        let bytes = Row::bytes(&key, &value);
+        // Sums and heads are each node's own while things move: to remember them would only cost memory.
+        let is_own = matches!(table, Table::Feeds | Table::Buckets | Table::Votes | Table::Peers | Table::Meta);
+        let row = Row(if is_own { bytes.into() } else { self.shared.share(bytes) });
+        let before = self.table_mut(table).replace(row);
+        self.undo.push(before.map_or(Undo::Remove(table, key), |row| Undo::Put(table, row)));
     }
 }
 
