@@ -6,6 +6,7 @@
 
 mod ended;
 mod fold;
+mod registers;
 mod seal;
 mod values;
 
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use fold::{Attempt, AttemptState, JobState, Segment, TaskState, Waiting, rendezvous};
+pub use registers::Registers;
 pub use seal::{Origin, Seal, SealedRun};
 use serde::{Deserialize, Serialize};
 pub use values::{
@@ -60,9 +62,6 @@ pub struct Job {
     register_sum: Sum,
     view: fold::View,
 }
-
-/// Registers of a kind. A node of the tree has room for eleven: most jobs have one.
-pub type Registers<K, W> = BTreeMap<K, Box<Written<W>>>;
 
 /// What a job's state comes from: its registers, or the record of a sealed one.
 #[derive(Debug, Clone, Default)]
@@ -233,7 +232,7 @@ impl Job {
     #[must_use]
     pub fn spec(&self) -> Option<(&NodeId, &Arc<JobSpec>)> {
         let submitter = self.view.submitter.as_ref()?;
-        self.facts().specs.get_key_value(submitter).map(|(node, spec)| (node, &spec.value))
+        self.facts().specs.get(submitter).map(|spec| (submitter, &spec.value))
     }
 
     /// Claims by attempt, range and owner, the void ones too.
@@ -274,7 +273,7 @@ fn put<K: Ord, V: serde::de::DeserializeOwned, W>(
 ) -> bool {
     match cbor::decode(value) {
         Ok(value) => {
-            map.insert(key, Box::new(Written { seq, value: wrap(value) }));
+            map.insert(key, Written { seq, value: wrap(value) });
             true
         }
         Err(_) => {

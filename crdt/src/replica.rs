@@ -84,7 +84,7 @@ pub struct Replica<S> {
     feeds: BTreeMap<NodeId, Feed>,
     roster: Roster,
     roster_digest: Option<Sum>,
-    jobs: BTreeMap<JobId, (Job, Option<JobRow>)>,
+    jobs: BTreeMap<JobId, Box<(Job, Option<JobRow>)>>,
     counts: counts::Counts,
     history: u64,
     cursors: prune::Cursors,
@@ -145,8 +145,8 @@ impl<S: Shelf> Replica<S> {
 
     /// Jobs in memory with their lines in lists: all that are not finished, and those asked for recently.
     #[must_use]
-    pub fn jobs(&self) -> &BTreeMap<JobId, (Job, Option<JobRow>)> {
-        &self.jobs
+    pub fn jobs(&self) -> impl Iterator<Item = (&JobId, &Job)> {
+        self.jobs.iter().map(|(id, loaded)| (id, &loaded.0))
     }
 
     /// How many jobs are in each state; those whose spec is not known are left out. Cost: constant.
@@ -158,7 +158,7 @@ impl<S: Shelf> Replica<S> {
     /// A job in memory.
     #[must_use]
     pub fn cached_job(&self, id: &JobId) -> Option<&Job> {
-        self.jobs.get(id).map(|(job, _)| job)
+        self.jobs.get(id).map(|loaded| &loaded.0)
     }
 
     /// A job, read from its rows where it is not in memory; `None` when nothing is known of it.
@@ -171,7 +171,7 @@ impl<S: Shelf> Replica<S> {
 
     /// Drops a finished job from memory; its rows stay.
     pub fn forget(&mut self, id: &JobId) {
-        if self.jobs.get(id).is_some_and(|(job, _)| job.state().is_some_and(JobState::is_final)) {
+        if self.jobs.get(id).is_some_and(|loaded| loaded.0.state().is_some_and(JobState::is_final)) {
             self.jobs.remove(id);
         }
     }

@@ -228,7 +228,7 @@ impl<S: Shelf> Core<S> {
         let mut offer = config.offer.clone();
         offer.incarnation = config.incarnation;
         offer.free = offer.slots;
-        let dirty = replica.jobs().keys().copied().collect();
+        let dirty = replica.jobs().map(|(id, _)| *id).collect();
         let gossip_seq = replica.feeds().get(&me).map_or(0, |feed| feed.seq);
         let mut core = Self {
             me,

@@ -235,7 +235,13 @@ fn segments(job: &Job, submitter: NodeId, spec: &JobSpec, view: &mut View) {
             Some(last) if last.range.end == range.start && last.state == state && last.waiting == waiting => {
                 last.range.end = range.end;
             }
-            _ => view.segments.push(Segment { range, state, waiting }),
+            _ => {
+                // Most jobs have one: a vector would make room for four.
+                if view.segments.is_empty() {
+                    view.segments.reserve_exact(1);
+                }
+                view.segments.push(Segment { range, state, waiting });
+            }
         }
     }
 }
@@ -258,7 +264,7 @@ fn owns_id(id: JobId, node: &NodeId, spec: &JobSpec, roster: &Roster) -> bool {
 
 fn controls(job: &Job, roster: &Roster, spec: &JobSpec, view: &mut View) {
     let mut latest = None;
-    for ((author, n), control) in &job.facts().controls {
+    for ((author, n), control) in job.facts().controls.iter() {
         let role = roster.role_at(author, control.seq);
         let own = roster.person(author) == Some(spec.person) && role.is_some_and(|r| r.may_submit());
         if !own && !role.is_some_and(|r| r.may_administer()) {
@@ -317,7 +323,7 @@ fn elementary(job: &Job, spec: &JobSpec, accepts: &[(TaskRange, &Accept)]) -> Ve
     for range in job.facts().claims.keys().map(|id| id.range).chain(accepts.iter().map(|(r, _)| *r)) {
         bounds.extend([range.start, range.end]);
     }
-    for (id, run) in &job.facts().runs {
+    for (id, run) in job.facts().runs.iter() {
         let mut last = None;
         for report in run.value.tasks.iter().filter(|t| id.range.contains(t.0)) {
             let kind = report.2.as_ref().map(|(_, exit)| exit.outcome());
@@ -338,7 +344,7 @@ fn elementary(job: &Job, spec: &JobSpec, accepts: &[(TaskRange, &Accept)]) -> Ve
 /// Claims whose writer may not run jobs, or whose basis does not hold.
 fn void_claims(job: &Job, roster: &Roster, spec: &JobSpec) -> BTreeSet<ClaimId> {
     let mut voids = BTreeSet::new();
-    for (id, claim) in &job.facts().claims {
+    for (id, claim) in job.facts().claims.iter() {
         let allowed = roster.role_at(&id.owner, claim.seq).is_some_and(|role| role.may_run());
         let fits = id.range.end <= spec.tasks();
         if !allowed || !fits || !basis_holds(job, id, &claim.value) {
@@ -534,7 +540,9 @@ impl Job {
         let mut job = self.clone();
         for (range, accept) in accepts {
             let key = (submitter, range);
-            job.registers.accepts.entry(key).or_insert_with(|| Box::new(Written { seq: u64::MAX, value: accept }));
+            if !job.registers.accepts.contains_key(&key) {
+                job.registers.accepts.insert(key, Written { seq: u64::MAX, value: accept });
+            }
         }
         let spec = job.spec().map(|(_, spec)| Arc::clone(spec))?;
         let mut view = std::mem::take(&mut job.view);

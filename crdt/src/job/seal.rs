@@ -164,7 +164,8 @@ impl Seal {
             ..JobSpec::default()
         };
         let tasks = spec.tasks();
-        let mut facts = Facts { specs: BTreeMap::from([(node, written(Arc::new(spec)))]), ..Facts::default() };
+        let mut facts = Facts::default();
+        facts.specs.insert(node, written(Arc::new(spec)));
         let mut start = 0;
         for (end, outcome, attempt) in self.7.iter().copied() {
             let accept = Accept {
@@ -211,8 +212,8 @@ impl Seal {
     }
 }
 
-fn written<T>(value: T) -> Box<Written<T>> {
-    Box::new(Written { seq: 0, value })
+const fn written<T>(value: T) -> Written<T> {
+    Written { seq: 0, value }
 }
 
 fn shortened(text: &str) -> String {

@@ -112,7 +112,7 @@ impl<S: Shelf> Replica<S> {
             }
             job.refresh(&self.roster);
             let row = self.job_row(id);
-            self.jobs.insert(id, (job, row));
+            self.jobs.insert(id, Box::new((job, row)));
         }
         self.jobs.get_mut(&id).expect("just inserted")
     }
@@ -120,8 +120,8 @@ impl<S: Shelf> Replica<S> {
     /// A job's line in lists.
     #[must_use]
     pub fn job_row(&self, id: JobId) -> Option<JobRow> {
-        if let Some((_, row)) = self.jobs.get(&id) {
-            return row.clone();
+        if let Some(loaded) = self.jobs.get(&id) {
+            return loaded.1.clone();
         }
         self.shelf.get(Table::Jobs, &id.0).and_then(|row| cbor::decode(&row).ok())
     }
@@ -141,7 +141,7 @@ impl<S: Shelf> Replica<S> {
 
     fn refold_job(&mut self, id: JobId) {
         self.load_job(id);
-        let (job, row) = self.jobs.get_mut(&id).expect("just loaded");
+        let (job, row) = &mut **self.jobs.get_mut(&id).expect("just loaded");
         job.refresh(&self.roster);
         let new = (!job.is_unknown()).then(|| row_of(job, job.digest()));
         let before = std::mem::replace(row, new.clone());

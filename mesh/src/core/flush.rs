@@ -84,7 +84,7 @@ impl<S: Shelf> Core<S> {
             // What nobody gave may have been a lie: presence is to tell of what is there.
             self.told_of_seq = 0;
             self.slot_freed = true;
-            self.dirty.extend(self.replica.jobs().keys().copied());
+            self.dirty.extend(self.replica.jobs().map(|(id, _)| *id));
             self.replica.shelf_mut().put((Table::Meta, HOLD_ROW.to_vec(), None));
         } else {
             self.wake_at(now.mono.plus_ms(HOLD_LOOK_EVERY_MS));
@@ -175,7 +175,7 @@ impl<S: Shelf> Core<S> {
                         to.extend(self.rank(spec, id, 0).into_iter().take(crate::limits::CALL_WIDTH));
                     }
                 }
-                for (id, claim) in job.claims() {
+                for (id, claim) in job.claims().iter() {
                     to.insert(id.owner);
                     // Watchers are told what the next attempt has to know: what runs, its checkpoints, what was chosen. Of
                     // the rest they hear by gossip, and ask when presence tells of more than has come.

@@ -240,7 +240,7 @@ impl<S: Shelf> Core<S> {
         // An owner that states a longer time would hold the task for as long as it likes.
         let most_ms = START_BY_MS + START_BY_QUEUE_MS_MAX + moving_ms;
         let mut wanted = BTreeMap::new();
-        for (claim, written) in job.claims() {
+        for (claim, written) in job.claims().iter() {
             let watching = claim.owner != self.me && written.value.watchers.contains(&self.me);
             let over = job.is_void(claim)
                 || job.run(claim).is_some_and(|run| run.ended)

@@ -384,7 +384,7 @@ impl<S: Shelf> Core<S> {
             *rounds = if self.peer_heads.contains_key(author) { 0 } else { *rounds + 1 };
             if *rounds > STALE_TAIL_ROUNDS {
                 self.replica.drop_tail(*author);
-                self.dirty.extend(self.replica.jobs().keys().copied());
+                self.dirty.extend(self.replica.jobs().map(|(id, _)| *id));
             }
         }
         if self.heard_heads
@@ -395,7 +395,7 @@ impl<S: Shelf> Core<S> {
         {
             self.roster_asked = false;
             if self.replica.drop_extracts() {
-                self.dirty.extend(self.replica.jobs().keys().copied());
+                self.dirty.extend(self.replica.jobs().map(|(id, _)| *id));
                 out.push(Effect::RosterChanged);
             }
         }
@@ -483,7 +483,7 @@ impl<S: Shelf> Core<S> {
         }
         self.changed.extend(applied.docs.iter().copied());
         if applied.roster {
-            self.dirty.extend(self.replica.jobs().keys().copied());
+            self.dirty.extend(self.replica.jobs().map(|(id, _)| *id));
             out.push(Effect::RosterChanged);
         }
     }
@@ -498,7 +498,7 @@ impl<S: Shelf> Core<S> {
     }
 
     fn spread_fork(&mut self, proof: &ForkProof, out: &mut Effects) {
-        self.dirty.extend(self.replica.jobs().keys().copied());
+        self.dirty.extend(self.replica.jobs().map(|(id, _)| *id));
         if proof.author == self.me {
             self.end_claims(out);
         }

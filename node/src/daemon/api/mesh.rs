@@ -25,7 +25,7 @@ pub(super) async fn status(api: &Api) -> Result<StatusView, ApiError> {
     let usage = shared.blobs.usage();
     api.ask(move |core| {
         let mut counts = core.replica().job_counts();
-        for (job, _) in core.replica().jobs().values() {
+        for (_, job) in core.replica().jobs() {
             let away = || job.spec().is_some_and(|(submitter, _)| core.is_away(submitter));
             if let (Some(was), Some(is)) = (job.state(), job.provisional_state().filter(|_| away())) {
                 counts.entry(was).and_modify(|count| *count = count.saturating_sub(1));

@@ -38,6 +38,8 @@ impl Bytes {
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) id: String,
+    /// What it serves.
+    pub(crate) idea: Option<String>,
     pub(crate) kind: &'static str,
     /// The host that it was submitted on.
     pub(crate) host: usize,

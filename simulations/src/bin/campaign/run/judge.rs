@@ -63,6 +63,7 @@ pub(crate) fn judge(hosts: &[Host], history: &History, patience: Duration, ends:
     together(hosts, history);
     each_job(hosts, history, &jobs, &mut found);
     ideas(hosts, history, &mut found);
+    outcomes(hosts, history, &jobs);
     found
 }
 
@@ -259,24 +260,52 @@ fn exact(host: &Host, job: &Job, task: &Value, expected: &Bytes) -> Result<(), S
     Ok(())
 }
 
-/// Looks for each idea on each node.
+/// Looks for each idea on each node; each has one owner everywhere, and every entry is whole.
 fn ideas(hosts: &[Host], history: &History, found: &mut Judgement) {
     let ideas = history.ideas();
     if ideas.is_empty() {
         return;
     }
+    let mut owners: BTreeMap<String, String> = BTreeMap::new();
     for host in hosts {
         let rows = host.v6(&["idea", "list", "--json"]).json();
-        let ids: Vec<&str> = rows
-            .as_ref()
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(|row| row["id"].as_str())
-            .collect();
+        let rows = rows.as_ref().and_then(Value::as_array).into_iter().flatten();
+        let known: BTreeMap<&str, &str> =
+            rows.filter_map(|row| Some((row["id"].as_str()?, row["owner"].as_str()?))).collect();
         for idea in &ideas {
-            if !ids.contains(&idea.id.as_str()) && !history.is_excused(idea.host, idea.at, idea.durable_on) {
+            if !known.contains_key(idea.id.as_str()) && !history.is_excused(idea.host, idea.at, idea.durable_on) {
                 found.lost.push(format!("idea {} is not known on host {}", idea.id, host.at));
+            }
+        }
+        for (id, owner) in known {
+            let first = owners.entry(id.to_owned()).or_insert_with(|| owner.to_owned());
+            if first != owner {
+                history.problem(format!("idea {id} is {owner}'s on host {} and {first}'s on another", host.at));
+            }
+        }
+        let checked = host.v6(&["idea", "verify", "--json"]).json().unwrap_or_default();
+        if checked["ok"] != true {
+            let bad = checked["bad"].as_array().map_or(0, Vec::len);
+            history.problem(format!("the ledger of host {} does not verify: {bad} bad entries: {}", host.at, checked["bad"][0]));
+        }
+    }
+}
+
+/// Looks whether each job has one outcome beside what it served.
+fn outcomes(hosts: &[Host], history: &History, jobs: &[Job]) {
+    let Some(host) = hosts.first() else { return };
+    let mut of_ideas: BTreeMap<&str, Vec<&Job>> = BTreeMap::new();
+    for job in jobs.iter().filter(|job| !history.is_excused(job.host, job.at, job.durable_on)) {
+        of_ideas.entry(job.idea.as_deref().unwrap_or_default()).or_default().push(job);
+    }
+    for (idea, jobs) in of_ideas {
+        let shown = host.v6(&["idea", "show", idea, "--json"]).json().unwrap_or_default();
+        let over = shown["outcomes"].as_array().into_iter().flatten().filter_map(|outcome| outcome["job"].as_str());
+        let over: Vec<&str> = over.collect();
+        for job in jobs {
+            let count = over.iter().filter(|id| **id == job.id).count();
+            if count != 1 {
+                history.problem(format!("{} ({}) has {count} outcomes beside its idea {idea}", job.id, job.kind));
             }
         }
     }

@@ -15,6 +15,8 @@ use super::host::Host;
 const STREAM_LINES: u64 = 1_310_720;
 /// Steps of a job that writes checkpoints.
 const STEPS: u32 = 10;
+/// Time after which an idea is named by others.
+const IDEA_KNOWN_AFTER: Duration = Duration::from_secs(10);
 /// Tasks of an array.
 const ARRAY: u32 = 12;
 
@@ -88,8 +90,34 @@ impl Person {
         }
     }
 
-    /// Adds an idea; false: this `v6` knows none.
+    /// An idea that has had time to come to all.
+    fn known_idea(&mut self) -> Option<String> {
+        let ideas = self.history.ideas();
+        let known: Vec<&Idea> = ideas.iter().filter(|idea| idea.at.elapsed() > IDEA_KNOWN_AFTER).collect();
+        known.choose(&mut self.rng).map(|idea| idea.id.clone())
+    }
+
+    /// Offers an idea to two people at once, who both take it: one of them gets it.
+    fn hand_over(&mut self, idea: &str) {
+        for _ in 0..2 {
+            let (from, to) = (self.rng.random_range(0..self.hosts.len()), self.rng.random_range(0..self.hosts.len()));
+            let (from, to) = (&self.hosts[from], &self.hosts[to]);
+            if from.is_well() && to.is_well() {
+                // Whoever does not own it is refused; nothing of it is acknowledged to anybody.
+                drop(from.v6(&["idea", "transfer", idea, &format!("host-{}", to.at)]));
+                drop(to.v6(&["idea", "transfer", idea, "--accept"]));
+            }
+        }
+    }
+
+    /// Adds an idea, or hands one over; false: this `v6` knows none.
     fn idea(&mut self, host: usize) -> bool {
+        if self.rng.random_range(0..4) == 0
+            && let Some(idea) = self.known_idea()
+        {
+            self.hand_over(&idea);
+            return true;
+        }
         self.number += 1;
         let title = format!("فكرة {} of host {host}", self.number);
         let ran = self.hosts[host].v6(&["idea", "add", &title, "--json"]);
@@ -120,6 +148,8 @@ impl Person {
         let key = format!("campaign-{number}");
         let mut args = vec!["run", "--detach", "--json", "--key", &key];
         args.extend(options.iter().map(String::as_str));
+        let idea = if self.rng.random_range(0..3) == 0 { self.known_idea() } else { None };
+        args.extend(idea.iter().flat_map(|idea| ["--idea", idea]));
         args.extend(["--", "sh", "-c", &script]);
         let ran = self.hosts[host].v6(&args);
         match ran.json() {
@@ -156,7 +186,8 @@ impl Person {
             return self.history.problem(format!("host {host} acknowledged a job without its id: {answer}"));
         };
         let durable_on = answer["durable_on"].as_u64().unwrap_or(1);
-        self.history.add_job(Job { id: id.to_owned(), kind, host, at: Instant::now(), durable_on, expected });
+        let idea = answer["idea"].as_str().map(str::to_owned);
+        self.history.add_job(Job { id: id.to_owned(), idea, kind, host, at: Instant::now(), durable_on, expected });
     }
 }
 
