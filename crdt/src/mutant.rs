@@ -33,11 +33,17 @@ pub enum Mutant {
     TakesEveryCall,
     /// Forgets to free the slot of a run that was killed.
     LeaksSlot,
+    /// Starts jobs whatever they serve.
+    StartsUnregistered,
+    /// Lets anybody take an idea that is offered to somebody.
+    AnybodyTakes,
+    /// Leaves out what was taken back.
+    RetractionRemoves,
 }
 
 impl Mutant {
     /// All mistakes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::AcksWithoutReceipt,
         Self::JudgesAtArrival,
         Self::AnybodyAccepts,
@@ -51,6 +57,9 @@ impl Mutant {
         Self::OldestFirst,
         Self::TakesEveryCall,
         Self::LeaksSlot,
+        Self::StartsUnregistered,
+        Self::AnybodyTakes,
+        Self::RetractionRemoves,
     ];
 }
 

@@ -144,7 +144,6 @@ impl<S: Shelf> Replica<S> {
     }
 
     /// Jobs in memory with their lines in lists: all that are not finished, and those asked for recently.
-    #[must_use]
     pub fn jobs(&self) -> impl Iterator<Item = (&JobId, &Job)> {
         self.jobs.iter().map(|(id, loaded)| (id, &loaded.0))
     }

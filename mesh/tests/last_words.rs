@@ -204,7 +204,16 @@ fn a_watcher_that_gossip_passes_by_asks_when_presence_tells_of_more() {
     mesh.submit(id, JobSpec { command: vec!["train".into()], ..JobSpec::default() });
     mesh.run_until(2_200, &[0, 1, 2]);
     let [(owner, claim, None)] = mesh.starts[..] else { panic!("one start, not {:?}", mesh.starts) };
-    let watchers = mesh.cores[0].replica().cached_job(&id).expect("known").claims().get(&claim).expect("claimed").value.watchers.clone();
+    let watchers = mesh.cores[0]
+        .replica()
+        .cached_job(&id)
+        .expect("known")
+        .claims()
+        .get(&claim)
+        .expect("claimed")
+        .value
+        .watchers
+        .clone();
     assert!(owner == 1 && watchers.contains(&mesh.cores[2].me()), "{watchers:?}");
     let knows = |mesh: &Mesh| mesh.cores[2].replica().cached_job(&id).is_some_and(|job| !job.claims().is_empty());
     assert!(!knows(&mesh), "nobody tells it directly");

@@ -8,6 +8,7 @@ mod changes;
 mod driver;
 mod exec;
 mod find;
+mod inbox;
 mod join;
 mod ledger;
 mod logs;
@@ -356,6 +357,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         tokio::spawn(driver::pump_effects(Arc::clone(&shared), effects)),
         tokio::spawn(changes::pump(Arc::clone(&shared))),
         tokio::spawn(ledger::keep(Arc::clone(&shared))),
+        tokio::spawn(inbox::watch(Arc::clone(&shared))),
         tokio::spawn(shared.blobs.clone().gc_periodically(Duration::from_secs(300))),
         tokio::spawn(accepting::watch(Arc::clone(&shared))),
         tokio::spawn(retain::forget_leftovers(Arc::clone(&shared))),

@@ -14,7 +14,7 @@ use crate::plan::{GUEST_MS, GUESTS_UNTIL_MS, HOG_MS};
 use crate::world::World;
 
 /// An invariant's name and the sentence that it stands for.
-pub const INVARIANTS: [(&str, &str); 13] = [
+pub const INVARIANTS: [(&str, &str); 16] = [
     ("acknowledged-kept", "acknowledged entries are never lost, and are where their receipts said"),
     ("same-feeds-same-state", "two nodes with the same feeds show the same state hash"),
     ("one-result", "one accepted result per task, never flipped"),
@@ -28,6 +28,9 @@ pub const INVARIANTS: [(&str, &str); 13] = [
     ("fair", "no person waits for ever beside another's long queue"),
     ("bounds", "messages, queues and slots stay within their bounds"),
     ("slots-return", "free slots come back to the total"),
+    ("registered-first", "no job starts where the idea that it serves is not held"),
+    ("one-owner", "an idea is one person's, the same everywhere, and came to him by an offer"),
+    ("retraction-hides", "what is taken back is hidden, and stays"),
 ];
 
 /// Violations after which a run ends.
@@ -287,7 +290,7 @@ impl World {
     }
 
     /// Whether the jobs of a node may be undone by what its members did.
-    fn is_suspect(&self, node: u32) -> bool {
+    pub(crate) fn is_suspect(&self, node: u32) -> bool {
         self.forked_at.contains_key(&node) || self.revoked.contains(&node)
     }
 
@@ -404,15 +407,14 @@ impl World {
             });
             let waits = |s: &&crdt::job::Segment| matches!(s.waiting, Waiting::Claim { attempt: 1, .. });
             let first = job.segments().iter().find(waits).map(|s| s.range.start);
-            let (Some(task), Some((_, spec)), true) = (first, job.spec(), ready && !job.is_cancelled()) else {
-                continue;
-            };
+            let ready = ready && !job.is_cancelled() && self.holds_idea(fate.submit.node, &fate.id);
+            let (Some(task), Some((_, spec)), true) = (first, job.spec(), ready) else { continue };
             for at in self.running() {
                 let Some(other) = self.core(at).filter(|_| !self.node(at).is_idler && !self.is_suspect(at)) else {
                     continue;
                 };
                 let free = !other.waits_for_own_feed() && other.held().count() < other.offer().slots as usize;
-                let known = other.replica().cached_job(&fate.id).is_some();
+                let known = other.replica().cached_job(&fate.id).is_some() && self.holds_idea(at, &fate.id);
                 if free && known && mesh::offer::lacks(other.offer(), spec).is_empty() {
                     seen.insert((fate.id, task, at));
                 }
@@ -431,7 +433,7 @@ impl World {
 
     /// Nodes whose word counts at the end: those that run, were let in by an admin whose disk still says so, and were not shut
     /// out.
-    fn standing(&self) -> Vec<u32> {
+    pub(crate) fn standing(&self) -> Vec<u32> {
         let running = self.running();
         let counts = |at: &u32| *at < self.plan.nodes && !self.revoked.contains(at);
         let members: Vec<u32> = running.iter().copied().filter(counts).collect();
@@ -481,6 +483,7 @@ impl World {
             || self.core(submit.node).is_none()
             || self.is_suspect(submit.node)
             || submit.at_most_once
+            || !self.holds_idea(at, &fate.id)
     }
 
     /// Looks at everything once more after the run.
@@ -496,6 +499,7 @@ impl World {
         self.check_slots();
         self.check_revoked();
         self.check_fairness();
+        self.check_ledger();
     }
 
     fn check_convergence(&mut self) {
@@ -535,13 +539,15 @@ impl World {
         lost.into_iter().filter(|n| !excused(n)).collect()
     }
 
+    /// Whether a node lost rows that were durable, or was shut out.
+    pub(crate) fn has_lost_disk(&self, at: u32) -> bool {
+        self.checks.disk_lost.contains(&at) || self.revoked.contains(&at)
+    }
+
     /// Whether every node that held a job when it was acknowledged has lost its disk since, or was shut out.
     fn went_with_its_disks(&self, n: usize) -> bool {
         let holders = self.checks.holders.get(&n);
-        holders.is_some_and(|holders| {
-            let is_gone = |at: &u32| self.checks.disk_lost.contains(at) || self.revoked.contains(at);
-            !holders.is_empty() && holders.iter().all(is_gone)
-        })
+        holders.is_some_and(|holders| !holders.is_empty() && holders.iter().all(|at| self.has_lost_disk(*at)))
     }
 
     fn check_kept(&mut self) {
@@ -648,8 +654,11 @@ impl World {
         let mut found = Vec::new();
         for (n, fate) in self.fates.iter().enumerate() {
             let submit = &fate.submit;
-            let plain =
-                submit.array == 0 && submit.labels.is_empty() && submit.after.is_empty() && submit.priority == 0;
+            let plain = submit.array == 0
+                && submit.labels.is_empty()
+                && submit.after.is_empty()
+                && submit.priority == 0
+                && submit.idea.is_none();
             let (Some(at), Some(started)) = (fate.submitted_us, fate.started_us) else { continue };
             let waiting = queue.iter().filter(|start| **start > at).count();
             // Later on others have long tasks too, behind which one may wait.

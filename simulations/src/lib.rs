@@ -6,6 +6,7 @@
 mod checks;
 mod disk;
 mod faults;
+mod ledger;
 mod model;
 mod network;
 mod node;

@@ -55,10 +55,40 @@ pub struct Submit {
     /// Whether it may start but once.
     #[serde(skip_serializing_if = "is_default")]
     pub at_most_once: bool,
+    /// The idea that it serves, by its place among what is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idea: Option<u32>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+/// Something that somebody says in the ledger; ideas by their place among what is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Say {
+    /// An idea.
+    Idea,
+    /// Offers an idea to a node's person.
+    Offer(u32, u32),
+    /// Takes an idea that was offered, perhaps to somebody else.
+    Take(u32),
+    /// What was seen of an idea.
+    Observe(u32),
+    /// Takes back an own observation of an idea, or else the idea.
+    Retract(u32),
+}
+
+/// When, on which node, and what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saying {
+    /// When, in milliseconds.
+    pub at_ms: u64,
+    /// On which node.
+    pub node: u32,
+    /// What.
+    pub say: Say,
 }
 
 /// Something that goes wrong, or that a person does.
@@ -144,6 +174,9 @@ pub struct Plan {
     /// Members that claim and never run.
     #[serde(default)]
     pub idlers: Vec<u32>,
+    /// What people say in the ledger, by time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub says: Vec<Saying>,
     /// Jobs.
     pub submits: Vec<Submit>,
     /// Faults and people, by time in milliseconds.
@@ -206,6 +239,7 @@ impl Plan {
             }
         }
         draw.plan.steps.sort_by_key(|(at, _)| *at);
+        draw.ledger();
         draw.plan.end_ms = draw.plan.heal_ms + 240_000 + 4 * work_ms / u64::from(wish.nodes);
         draw.plan
     }
@@ -298,6 +332,42 @@ impl Draw<'_> {
                 .collect();
             let chosen = before.choose(&mut self.rng).copied();
             self.plan.submits[n].after = chosen.into_iter().collect();
+        }
+    }
+
+    /// Half of the runs have a ledger. Drawn by itself: the rest of a run is the same with it and without.
+    fn ledger(&mut self) {
+        self.rng = ChaCha8Rng::seed_from_u64(self.wish.seed ^ 0x51a7_e5ee_d000_0002);
+        if self.rng.random_range(0..2) == 0 {
+            return;
+        }
+        let ideas = 1 + self.wish.jobs / 10;
+        for _ in 0..ideas {
+            let (at_ms, node) = (self.rng.random_range(self.from_ms..self.until_ms), self.node());
+            self.plan.says.push(Saying { at_ms, node, say: Say::Idea });
+        }
+        for _ in 0..3 * ideas {
+            let idea = self.rng.random_range(0..ideas);
+            let of = &self.plan.says[idea as usize];
+            let (begins, author) = (of.at_ms, of.node);
+            let at_ms = self.rng.random_range(begins..self.until_ms.max(begins + 1));
+            let node = self.node();
+            let (node, say) = match self.rng.random_range(0..6) {
+                0 | 1 => (author, Say::Offer(idea, node)),
+                2 | 3 => (node, Say::Take(idea)),
+                4 => (node, Say::Observe(idea)),
+                _ => (node, Say::Retract(idea)),
+            };
+            self.plan.says.push(Saying { at_ms, node, say });
+        }
+        for at in 0..self.plan.submits.len() {
+            let at_ms = self.plan.submits[at].at_ms;
+            let said = (0..ideas).filter(|idea| self.plan.says[*idea as usize].at_ms < at_ms);
+            // The newest one: not everybody has heard of it.
+            let newest = said.max_by_key(|idea| self.plan.says[*idea as usize].at_ms);
+            if self.rng.random_range(0..3) == 0 {
+                self.plan.submits[at].idea = newest;
+            }
         }
     }
 

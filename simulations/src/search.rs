@@ -54,6 +54,9 @@ fn target(mutant: Mutant) -> (&'static str, &'static [Fault]) {
         Mutant::OldestFirst => ("fair", &[Fault::Skew]),
         Mutant::TakesEveryCall => ("bounds", &[Flood]),
         Mutant::LeaksSlot => ("slots-return", &[Cancel]),
+        Mutant::StartsUnregistered => ("registered-first", &[Partition, Fault::Loss]),
+        Mutant::AnybodyTakes => ("one-owner", &[Cancel]),
+        Mutant::RetractionRemoves => ("retraction-hides", &[Cancel]),
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crdt::SigningKey;
 use crdt::bundle::Bundle;
-use crdt::ids::{JobId, MeshId, NodeId};
+use crdt::ids::{EntryId, JobId, MeshId, NodeId};
 use crdt::job::{ClaimId, Exit, JobSpec, job_id_of_nonce};
 use crdt::replica::Replica;
 use mesh::{Ack, Command, Core, Input, Refusal, Verified};
@@ -24,6 +24,7 @@ use rayon::prelude::*;
 
 use crate::checks::Checks;
 use crate::disk::{Disk, Shared};
+use crate::ledger::Said;
 use crate::network::Network;
 use crate::node::{Event, Node, Out, Packet, WALL_MS};
 use crate::plan::{Plan, Submit};
@@ -45,6 +46,7 @@ const GOSSIP_AHEAD_US: u64 = 20_000;
 enum Happening {
     Link(u32, u32, bool),
     Submit(usize),
+    Say(usize),
     Step(usize),
     Reply {
         node: u32,
@@ -128,6 +130,11 @@ pub(crate) struct World {
     pub(crate) index: HashMap<NodeId, u32>,
     /// Starts of each task: of which claim, and when.
     pub(crate) starts: BTreeMap<(JobId, u32), Vec<(ClaimId, u64)>>,
+    /// What was said in the ledger, by its place in the plan.
+    pub(crate) said: BTreeMap<usize, Said>,
+    pub(crate) words_of: BTreeMap<u64, usize>,
+    /// The ideas that jobs serve.
+    pub(crate) served: BTreeMap<JobId, EntryId>,
     pub(crate) exits: BTreeMap<(JobId, ClaimId, u32), Exit>,
     pub(crate) events: u64,
     /// When something last went wrong.
@@ -202,6 +209,9 @@ impl World {
             forged: Vec::new(),
             index,
             starts: BTreeMap::new(),
+            said: BTreeMap::new(),
+            words_of: BTreeMap::new(),
+            served: BTreeMap::new(),
             exits: BTreeMap::new(),
             events: 0,
             last_fault_us: 0,
@@ -249,6 +259,9 @@ impl World {
             self.put(submit.at_ms * 1_000, Happening::Submit(n));
             self.checks.remember(id, n);
             self.fates.push(Fate { id, submit, submitted_us: None, acked_us: None, started_us: None });
+        }
+        for n in 0..self.plan.says.len() {
+            self.put(self.plan.says[n].at_ms * 1_000, Happening::Say(n));
         }
         for n in 0..self.plan.steps.len() {
             self.put(self.plan.steps[n].0 * 1_000, Happening::Step(n));
@@ -416,7 +429,10 @@ impl World {
                     self.push(at_us + after, from, Event::Local(Box::new(Input::Secured { job, claim, held: true })));
                 }
             }
-            Out::Started(job, claim, task) => self.note_start(job, claim, task, at_us),
+            Out::Started(job, claim, task) => {
+                self.check_registered(from, job, at_us);
+                self.note_start(job, claim, task, at_us);
+            }
             Out::Ended(job, claim, task, exit) => drop(self.exits.insert((job, claim, task), exit)),
             Out::Violation(invariant, detail) => self.checks.violated(invariant, at_us, detail),
         }
@@ -492,6 +508,7 @@ impl World {
         match what {
             Happening::Link(a, b, up) => self.link(a, b, up),
             Happening::Submit(n) => self.submit(n),
+            Happening::Say(n) => self.say(n),
             Happening::Step(n) => {
                 let step = self.plan.steps[n].1.clone();
                 self.last_fault_us = self.now_us;
@@ -544,7 +561,11 @@ impl World {
         let Some(core) = self.core(submit.node) else { return };
         let me = self.node(submit.node);
         let Some(person) = core.replica().roster().person(&me.id) else { return };
+        let idea = submit.idea.and_then(|at| self.idea(at));
+        self.served.extend(idea.map(|idea| (id, idea)));
+        let me = self.node(submit.node);
         let spec = JobSpec {
+            idea,
             command: vec![submit.program.clone(), submit.mean_ms.to_string()],
             labels: submit.labels.clone(),
             array: submit.array,
@@ -572,6 +593,9 @@ impl World {
     fn reply(&mut self, node: u32, request: u64, result: Result<Ack, Refusal>) {
         if let Some(spare) = self.joins.remove(&request).filter(|_| result.is_ok()) {
             self.start_spare(spare);
+        }
+        if let Some(n) = self.words_of.remove(&request).filter(|_| result.is_ok()) {
+            self.acknowledge(n);
         }
         let Some(n) = self.requests.remove(&request) else { return };
         if let Ok(ack) = result {

@@ -139,7 +139,7 @@ mod tests {
             let plain = |(key, written): (&u64, &Written<u64>)| (*key, written.value);
             let expected: Vec<_> = tree.iter().map(|(key, value)| (*key, *value)).collect();
             assert_eq!(registers.iter().map(plain).collect::<Vec<_>>(), expected);
-            assert_eq!(registers.iter().rev().map(plain).last(), expected.first().copied());
+            assert_eq!(registers.iter().rev().map(plain).next(), expected.last().copied());
             let within = tree.range(10..=30).map(|(key, value)| (*key, *value)).collect::<Vec<_>>();
             assert_eq!(registers.range(10..=30).map(plain).collect::<Vec<_>>(), within);
             assert_eq!(registers.range(10..31).map(plain).collect::<Vec<_>>(), within);

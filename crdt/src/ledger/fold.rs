@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::content::{Kind, Link, Relation, Target, Verdict};
 use super::entry::Signed;
 use crate::ids::{EntryId, NodeId, PersonId};
+use crate::mutant::{Mutant, is_made};
 use crate::state_hash::Sum;
 
 /// How a subject stands.
@@ -209,7 +210,9 @@ pub fn fold(entries: impl IntoIterator<Item = Counted>) -> Option<Subject> {
     let status = if is_retracted { Status::Retracted } else { decided(&about, had, holds) };
     let opinions = opinions(about.values().map(|entry| &entry.signed).filter(|entry| holds(&entry.id)));
     let offers = chain.offers.into_iter().filter(holds).collect();
-    let mut about: Vec<Signed> = about.into_values().map(|entry| entry.signed).collect();
+    let is_left_out = |id: &EntryId| is_made(Mutant::RetractionRemoves) && retracted.contains(id);
+    let about = about.into_values().map(|entry| entry.signed).filter(|entry| !is_left_out(&entry.id));
+    let mut about: Vec<Signed> = about.collect();
     about.sort_by_key(|entry| (entry.by.created_ms, entry.id));
     let (root, owner, handovers, forestalled) = (root.signed, chain.owner, chain.handovers, chain.forestalled);
     Some(Subject { root, about, retracted, status, owner, handovers, forestalled, offers, opinions })
@@ -248,7 +251,8 @@ fn owners(root: &Counted, about: &BTreeMap<EntryId, Counted>) -> Owners {
         let taken: Vec<(&Counted, &Counted)> = transfers()
             .filter_map(|entry| {
                 let (offer, to) = offers.get(&entry.signed.says.on?)?;
-                (entry.signed.by.person == *to).then_some((*offer, entry))
+                let is_his = entry.signed.by.person == *to || is_made(Mutant::AnybodyTakes);
+                is_his.then_some((*offer, entry))
             })
             .collect();
         let unseen = taken.iter().filter(|one| !taken.iter().any(|other| comes_before(other, one)));

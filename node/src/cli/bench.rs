@@ -9,6 +9,7 @@ mod faults;
 mod history;
 mod idle;
 mod latency;
+mod ledger;
 mod nodes;
 mod peers;
 mod report;
@@ -98,6 +99,8 @@ enum RowName {
     Join,
     /// What finished jobs cost a node.
     History,
+    /// What a ledger of many entries costs.
+    Ledger,
 }
 
 /// How much to measure.
@@ -183,6 +186,7 @@ async fn measure(name: RowName, plan: &Plan) -> Row {
         RowName::Sequence => ("sequence", throughput::sequence(plan).await),
         RowName::Sleep => ("sleep", throughput::sleep(plan).await),
         RowName::History => ("history", history::history(plan).await),
+        RowName::Ledger => ("ledger", ledger::ledger(plan).await),
         RowName::Batch => ("batch", throughput::batch(plan).await),
         RowName::Idle => ("idle", idle::idle(plan).await),
         RowName::Bystander => ("bystander", bystander::bystander(plan).await),

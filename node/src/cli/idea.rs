@@ -2,6 +2,8 @@
 
 mod carry;
 mod graph;
+mod intake;
+mod provenance;
 mod say;
 
 use std::collections::BTreeSet;
@@ -71,6 +73,8 @@ pub(super) enum IdeaCommand {
     Edit(super::docs::EditArgs),
     /// Write how ideas hang together, as DOT, JSON or SVG
     Graph(graph::GraphArgs),
+    /// Write where an idea comes from and what came of it: PROV-O as JSON-LD
+    Provenance(provenance::ProvenanceArgs),
     /// Check every entry's name and signature, and where its links lead
     Verify(carry::VerifyArgs),
     /// Write the ledger to a file
@@ -207,6 +211,7 @@ pub(super) async fn main(command: IdeaCommand, client: &Client) -> anyhow::Resul
             super::docs::note_edit(args, &path, client).await?;
         }
         IdeaCommand::Graph(args) => graph::graph(args, client).await?,
+        IdeaCommand::Provenance(args) => provenance::provenance(args, client).await?,
         IdeaCommand::Verify(args) => return carry::verify(args, client).await,
         IdeaCommand::Export(args) => carry::export(args, client).await?,
         IdeaCommand::Import(args) => return carry::import(args, client).await,
@@ -237,6 +242,7 @@ async fn add(args: AddArgs, client: &Client) -> anyhow::Result<()> {
         tags: args.tags,
         url: args.url,
         key: args.key,
+        ..IdeaRequest::default()
     };
     let added: IdeaAdded = client.send_json(Method::POST, "/v1/ideas", &request).await?;
     if args.json {

@@ -19,8 +19,14 @@ pub struct IdeaRequest {
     pub tags: Vec<String>,
     /// Address that it comes from.
     pub url: Option<String>,
+    /// File that it comes from.
+    pub file: Option<String>,
+    /// Line of that file, from 1.
+    pub line: Option<u32>,
     /// Idempotency key: the same person's idea under the same key is the same idea.
     pub key: Option<String>,
+    /// Only check it, and tell whether it is there and what it is like: nothing is added.
+    pub dry_run: bool,
 }
 
 /// Something that is said about an idea.
@@ -82,8 +88,11 @@ pub struct Similar {
 /// What was added.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct IdeaAdded {
-    /// Its name: the hash of its bytes.
+    /// Its name: the hash of its bytes. Empty for what was only checked and is not there.
     pub id: String,
+    /// Whether it was there before, under its key.
+    #[serde(default)]
+    pub known: bool,
     /// Nodes that hold it durably by then, this one counted.
     pub durable_on: u32,
     /// What is like it, best first. It was added all the same.

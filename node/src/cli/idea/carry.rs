@@ -11,8 +11,9 @@ use futures::StreamExt;
 use hyper::Method;
 use serde_json::json;
 use tempfile::NamedTempFile;
-use web_gateway::api::{IdeasImport, IdeasImported};
+use web_gateway::api::{IdeaAdded, IdeaRequest, IdeasImport, IdeasImported};
 
+use super::intake::{self, Format};
 use crate::cli::output;
 use crate::cli::status_line::StatusLine;
 use crate::client::Client;
@@ -43,11 +44,20 @@ pub(in crate::cli) struct ExportArgs {
     file: Option<PathBuf>,
 }
 
-/// Read a ledger from a file that `v6 idea export` wrote: all of it or nothing.
+/// Read a ledger from a file that `v6 idea export` wrote: all of it or nothing. Or ideas from another program's file.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  v6 idea import ledger.jsonl\n  v6 idea import notes.md --format markdown          tells what would be added\n  v6 idea import notes.md --format markdown --yes    adds it; again, it adds only what is new"
+)]
 pub(in crate::cli) struct ImportArgs {
     /// The file; `-` is stdin
     file: PathBuf,
+    /// What the file is
+    #[arg(long, value_enum, default_value = "ledger")]
+    format: Format,
+    /// Add what another program's file holds; without it that is only told
+    #[arg(long)]
+    yes: bool,
     /// Leave bad entries out and take the others
     #[arg(long)]
     skip_bad: bool,
@@ -144,7 +154,69 @@ pub(super) async fn export(args: ExportArgs, client: &Client) -> anyhow::Result<
     Ok(())
 }
 
+/// What became of the ideas of another program's file.
+#[derive(Default)]
+struct Taken {
+    new: u64,
+    known: u64,
+    bad: Vec<Bad>,
+}
+
+/// Adds ideas, or with `dry_run` asks what would be added.
+async fn add_each(ideas: &[IdeaRequest], dry_run: bool, tells: bool, client: &Client) -> Taken {
+    let (mut taken, mut status) = (Taken::default(), StatusLine::new());
+    let doing = if dry_run { "checked" } else { "added" };
+    for (at, idea) in ideas.iter().enumerate() {
+        status.show(&format!("{doing} {at} of {} ideas", ideas.len()));
+        let request = IdeaRequest { dry_run, ..idea.clone() };
+        let answer: Result<IdeaAdded, _> = client.send_json(Method::POST, "/v1/ideas", &request).await;
+        match answer {
+            Ok(answer) if answer.known => taken.known += 1,
+            Ok(answer) => {
+                taken.new += 1;
+                if tells {
+                    let like = answer.similar.first();
+                    let like = like.map(|like| format!("  (like {} {})", output::short(&like.id), like.title));
+                    output::say(&output::shown(&format!("+ {}{}", idea.title, like.unwrap_or_default())));
+                }
+            }
+            Err(error) => {
+                let line = u64::from(idea.line.unwrap_or(0));
+                taken.bad.push(Bad { line, id: None, reason: format!("{:?}: {error}", idea.title) });
+            }
+        }
+    }
+    taken
+}
+
+/// Adds the ideas of another program's file, or tells what would be added.
+async fn take_in(args: ImportArgs, client: &Client) -> anyhow::Result<ExitCode> {
+    let (path, format) = (args.file.clone(), args.format);
+    let ideas = tokio::task::spawn_blocking(move || intake::read(&path, format)).await??;
+    // All of it is checked first: where something is bad nothing is added.
+    let checked = add_each(&ideas, true, !args.json, client).await;
+    let is_good = checked.bad.is_empty() || args.skip_bad;
+    let is_done = args.yes && is_good;
+    let taken = if is_done { add_each(&ideas, false, false, client).await } else { checked };
+    tell(&taken.bad);
+    let Taken { new, known, bad } = taken;
+    if args.json {
+        let added = if is_done { new } else { 0 };
+        output::json(&json!({ "added": added, "new": new, "known": known, "bad": bad_json(&bad) }))?;
+    } else if is_done {
+        output::say(&format!("{new} ideas were added, {known} were here already"));
+    } else if is_good {
+        output::say(&format!("{new} ideas would be added, {known} are here already: add them with --yes"));
+    } else {
+        output::complain("nothing was added: leave out what is bad with --skip-bad");
+    }
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 pub(super) async fn import(args: ImportArgs, client: &Client) -> anyhow::Result<ExitCode> {
+    if args.format != Format::Ledger {
+        return take_in(args, client).await;
+    }
     let mut copy = None;
     let path = if args.file.as_os_str() == "-" {
         let mut file = NamedTempFile::new().context("there is no room for the file")?;

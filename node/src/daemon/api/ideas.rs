@@ -115,12 +115,12 @@ pub(super) async fn add(api: &Api, request: IdeaRequest) -> Result<IdeaAdded, Ap
             return Err(ApiError::BadRequest(format!("{:?} is no kind of subject: {known}", other.as_str())));
         }
     };
-    let source = request.url.map(|url| Source { url: Some(url), ..Source::default() });
+    let source = Source { url: request.url, file: request.file, line: request.line, person: None };
     let says = Content {
         body: request.body,
         language: request.language.unwrap_or_default(),
         tags: request.tags,
-        source,
+        source: (source != Source::default()).then_some(source),
         key: request.key.filter(|key| !key.is_empty()),
         ..Content::new(kind, request.title.trim())
     };
@@ -128,13 +128,14 @@ pub(super) async fn add(api: &Api, request: IdeaRequest) -> Result<IdeaAdded, Ap
         return Err(ApiError::BadRequest(format!("keys that begin with {OF_COMMAND:?} are V6's own: use another")));
     }
     if let Some(known) = known(api, &says).await? {
-        return Ok(IdeaAdded { id: known.to_string(), durable_on: 1, similar: Vec::new() });
+        return Ok(IdeaAdded { id: known.to_string(), known: true, durable_on: 1, similar: Vec::new() });
     }
     let (title, body) = (says.title.clone(), says.body.clone());
     let entry = sign(api, says).await?;
     // Looked for before it is there itself.
     let similar = ledger::similar(&api.0, &title, &body).await.map_err(|error| internal(format!("{error:#}")))?;
-    let durable_on = write(api, std::slice::from_ref(&entry)).await?;
+    let durable_on = if request.dry_run { 0 } else { write(api, std::slice::from_ref(&entry)).await? };
+    let id = if request.dry_run { String::new() } else { entry.id.to_string() };
     let similar = api.ask(move |core| {
         let title = |id| core.replica().subject_row(DocId::ledger(id)).map(|row| row.title).unwrap_or_default();
         let like = similar.into_iter().filter(|like| like.id != entry.id);
@@ -144,7 +145,7 @@ pub(super) async fn add(api: &Api, request: IdeaRequest) -> Result<IdeaAdded, Ap
             method: like.method.as_str().to_owned(),
             title: title(like.id),
         });
-        IdeaAdded { id: entry.id.to_string(), durable_on, similar: like.collect() }
+        IdeaAdded { id, known: false, durable_on, similar: like.collect() }
     });
     similar.await
 }

@@ -286,7 +286,10 @@ fn ideas(hosts: &[Host], history: &History, found: &mut Judgement) {
         let checked = host.v6(&["idea", "verify", "--json"]).json().unwrap_or_default();
         if checked["ok"] != true {
             let bad = checked["bad"].as_array().map_or(0, Vec::len);
-            history.problem(format!("the ledger of host {} does not verify: {bad} bad entries: {}", host.at, checked["bad"][0]));
+            history.problem(format!(
+                "the ledger of host {} does not verify: {bad} bad entries: {}",
+                host.at, checked["bad"][0]
+            ));
         }
     }
 }
