@@ -386,6 +386,7 @@ impl<S: Shelf> Core<S> {
             Input::Progress { job, claim, artifacts, list, checkpoint, holders } => {
                 self.on_progress(now, (job, claim), (artifacts, list), checkpoint, holders);
             }
+            Input::Unkept { job, claim } => self.on_unkept(job, claim),
             Input::Ended { job, claim, log, cost_micros } => self.on_ended(now, job, claim, log, cost_micros),
             Input::Secured { job, claim, held } => {
                 self.securing.insert((job, claim), if held { Securing::Held } else { Securing::Failed });
@@ -486,9 +487,10 @@ impl<S: Shelf> Core<S> {
         open
     }
 
-    /// Whether what a job serves is in the ledger here: before, it does not start.
+    /// Whether what a job serves is in the ledger here: before, it does not start. Whether it still counts is another matter: its
+    /// author may be shut out meanwhile.
     fn knows_idea(&self, spec: &crdt::job::JobSpec) -> bool {
-        let is_here = |idea| self.replica.subject_row(DocId::ledger(idea)).is_some_and(|row| row.id == idea);
+        let is_here = |idea| self.replica.has_entry(DocId::ledger(idea), idea);
         spec.idea.is_none_or(is_here) || is_made(Mutant::StartsUnregistered)
     }
 

@@ -128,6 +128,13 @@ pub enum Input {
         /// Its cost in micros.
         cost_micros: u64,
     },
+    /// A run is over, and not all that it left could be stored: its log or a file found no room. It is given back.
+    Unkept {
+        /// The job.
+        job: JobId,
+        /// The claim.
+        claim: ClaimId,
+    },
     /// The files of an ended run are held here (`true`), or cannot be had.
     Secured {
         /// The job.
@@ -157,6 +164,7 @@ impl Input {
             | Self::Exited { .. }
             | Self::Progress { .. }
             | Self::Ended { .. }
+            | Self::Unkept { .. }
             | Self::Secured { .. }
             | Self::Wake => 0,
         }

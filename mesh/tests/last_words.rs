@@ -413,3 +413,14 @@ fn bundles_msg(bundles: Vec<Bytes>) -> Bytes {
     let bundles = bundles.into_iter().map(|wire| ByteBuf::from(wire.to_vec())).collect();
     Msg::Bundles { bundles, receipt: false, more: None }.encode()
 }
+
+#[test]
+fn a_task_whose_files_found_no_room_runs_again() {
+    let (mut mesh, id, owner, claim) = exited_without_its_log();
+    mesh.input(owner, Input::Unkept { job: id, claim });
+    mesh.run_until(mesh.now_ms + 10_000, &[0, 1, 2]);
+    let [(_, first, _), (_, second, _)] = mesh.starts[..] else { panic!("two starts, not {:?}", mesh.starts) };
+    assert_eq!((first, second.attempt), (claim, 2));
+    let job = mesh.cores[0].replica_mut().job(id).expect("known");
+    assert!(job.accepted(0).is_none(), "what is lost is no result");
+}

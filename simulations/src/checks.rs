@@ -400,7 +400,9 @@ impl World {
         }
         let mut seen = BTreeSet::new();
         for fate in &self.fates {
-            let Some(core) = self.core(fate.submit.node).filter(|_| fate.acked_us.is_some()) else { continue };
+            // Who lies about how much it wrote keeps others waiting for the rest, before they take what it wants.
+            let may_wait = fate.acked_us.is_none() || self.liars.contains(&fate.submit.node);
+            let Some(core) = self.core(fate.submit.node).filter(|_| !may_wait) else { continue };
             let Some(job) = core.replica().cached_job(&fate.id) else { continue };
             let ready = fate.submit.after.iter().all(|up| {
                 core.replica().job_row(self.fates[*up as usize].id).and_then(|r| r.state()) == Some(JobState::Done)

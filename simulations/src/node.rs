@@ -557,6 +557,7 @@ fn cost_us(input: &Input) -> u64 {
         | Input::Exited { .. }
         | Input::Progress { .. }
         | Input::Ended { .. }
+        | Input::Unkept { .. }
         | Input::Secured { .. }
         | Input::Wake => INPUT_US,
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Replica;
-use super::rows::Stored;
+use super::rows::{Stored, register_prefix};
 use crate::cbor;
 use crate::doc::{DocId, DocKind, Key};
 use crate::ids::{EntryId, JobId, NodeId, PersonId};
@@ -190,7 +190,8 @@ impl<S: Shelf> Replica<S> {
     /// Whether an entry is here, whoever wrote it.
     #[must_use]
     pub fn has_entry(&self, doc: DocId, id: EntryId) -> bool {
-        self.registers(doc).iter().any(|r| r.key == Key::Entry(id))
+        let prefix = register_prefix(doc, &Key::Entry(id).to_string());
+        !self.shelf.scan(Table::Registers, &prefix, &prefix, 1).is_empty()
     }
 
     fn idea_row(&self, doc: DocId) -> Option<IdeaRow> {

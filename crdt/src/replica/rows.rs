@@ -12,10 +12,16 @@ pub(super) fn bundle_key(author: NodeId, seq: u64) -> Vec<u8> {
 }
 
 pub(super) fn register_key(doc: DocId, key: &str, author: NodeId) -> Vec<u8> {
+    let mut row = register_prefix(doc, key);
+    row.extend_from_slice(&author.0);
+    row
+}
+
+/// What the rows of all authors' registers under a key begin with.
+pub(super) fn register_prefix(doc: DocId, key: &str) -> Vec<u8> {
     let mut row = doc.to_bytes().to_vec();
     row.push(u8::try_from(key.len()).unwrap_or(u8::MAX));
     row.extend_from_slice(key.as_bytes());
-    row.extend_from_slice(&author.0);
     row
 }
 

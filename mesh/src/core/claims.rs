@@ -341,6 +341,13 @@ impl<S: Shelf> Core<S> {
         self.slot_freed = true;
     }
 
+    /// What a run left is lost: its result does not count, and another attempt may begin. What may start but once counts as it is.
+    pub(super) fn on_unkept(&mut self, job: JobId, claim: ClaimId) {
+        if self.held.contains_key(&(job, claim)) {
+            self.give_back(job, claim, None);
+        }
+    }
+
     /// Has the report written again within this time: what follows until then goes with it.
     fn report_within(&mut self, now: Now, job: JobId, claim: ClaimId, within_ms: u64) {
         if let Some(held) = self.held.get_mut(&(job, claim)) {

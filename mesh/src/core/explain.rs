@@ -36,7 +36,7 @@ impl<S: Shelf> Core<S> {
     /// Explains a job; `None` when it is not known.
     pub fn explain(&mut self, id: JobId) -> Option<Explanation> {
         let job = self.replica.job(id)?;
-        let spec = job.spec().map(|(_, spec)| spec.clone())?;
+        let (submitter, spec) = job.spec().map(|(node, spec)| (Some(*node), spec.clone()))?;
         let state = job.state()?;
         let segment = job.segments().iter().find(|s| !s.state.is_final()).copied();
         let award = job.attempts(0).into_iter().rev().find(|a| a.award).map(|a| a.id);
@@ -54,7 +54,7 @@ impl<S: Shelf> Core<S> {
                     claim.attempt
                 )
             }
-            (JobState::Queued, _) => self.why_waiting(&spec, &offers, segment.map(|s| s.waiting)),
+            (JobState::Queued, _) => self.why_waiting(&spec, submitter, &offers, segment.map(|s| s.waiting)),
             (_, Some(claim)) => format!(
                 "{} on {}: attempt {}, its bid of {} micros was the best of {} fitting",
                 state.name(),
@@ -75,12 +75,21 @@ impl<S: Shelf> Core<S> {
         Some(Explanation { summary, offers })
     }
 
-    fn why_waiting(&self, spec: &JobSpec, offers: &[OfferView], waiting: Option<Waiting>) -> String {
+    fn why_waiting(
+        &self,
+        spec: &JobSpec,
+        submitter: Option<NodeId>,
+        offers: &[OfferView],
+        waiting: Option<Waiting>,
+    ) -> String {
         if let Some(up) = spec.after.iter().find(|up| !self.is_done(up)) {
             return format!("waits for job {up}, which is {}", self.state_of(up).map_or("unknown", JobState::name));
         }
         if let Some(idea) = spec.idea.filter(|_| !self.knows_idea(spec)) {
             return format!("waits for the idea {} that it serves: the ledger does not hold it here yet", idea.short());
+        }
+        if submitter.is_some_and(|submitter| self.is_behind(&submitter)) {
+            return "waits for the rest of what its submitter wrote: much of that has not come here yet".into();
         }
         if let Some(Waiting::Person(claim)) = waiting {
             return format!(

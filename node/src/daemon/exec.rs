@@ -135,16 +135,22 @@ pub(super) async fn run(shared: Arc<Shared>, work: Work) {
     let dir = shared.cells.places.path(&name);
     let price = shared.options.price_micros_per_hour.unwrap_or(0);
     let has_files = !work.spec.outputs.is_empty();
-    let (mut log, mut ran_ms, mut cell) = (None, 0, None);
+    let (mut log, mut ran_ms, mut cell, mut has_run) = (None, 0, None, false);
     match start(&shared, work, &dir).await {
-        Ok((run, outputs)) => (log, ran_ms, cell) = run.carry_out(outputs, kills).await,
+        Ok((run, outputs)) => {
+            has_run = true;
+            (log, ran_ms, cell) = run.carry_out(outputs, kills).await;
+        }
         Err((work, error)) => not_started(&shared, &work, 0, &error).await,
     }
     if has_files || matches!(log, Some(LogRef::Blob(..))) {
         drop(shared.blobs.sync().await);
     }
     let cost_micros = price.saturating_mul(ran_ms) / 3_600_000;
-    shared.core.input(Input::Ended { job: key.0, claim: key.1, log, cost_micros });
+    shared.core.input(match log {
+        None if has_run => Input::Unkept { job: key.0, claim: key.1 },
+        log => Input::Ended { job: key.0, claim: key.1, log, cost_micros },
+    });
     shared.cells.lock().remove(&key);
     shared.cells.keep_warm();
     let is_over = match cell {

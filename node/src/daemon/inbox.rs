@@ -64,8 +64,7 @@ fn look(inbox: &Path) -> std::io::Result<BTreeMap<PathBuf, (u64, SystemTime)>> {
 }
 
 async fn take(api: &Api, inbox: &Path, path: &Path) -> anyhow::Result<()> {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    match read(path, &name) {
+    match read(path) {
         Err(reason) => put_aside(inbox, path, "refused", Some(&reason)),
         Ok(request) => match api.idea_add(request).await {
             Ok(_) => put_aside(inbox, path, "added", None),
@@ -76,7 +75,7 @@ async fn take(api: &Api, inbox: &Path, path: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn read(path: &Path, name: &str) -> Result<IdeaRequest, String> {
+fn read(path: &Path) -> Result<IdeaRequest, String> {
     let bytes = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
     if bytes > FILE_BYTES_MAX {
         return Err(format!("it has {bytes} bytes, more than {FILE_BYTES_MAX}: attach large files to a short text"));
@@ -90,7 +89,6 @@ fn read(path: &Path, name: &str) -> Result<IdeaRequest, String> {
         title: title.trim().trim_start_matches("# ").to_owned(),
         body: body.trim().to_owned(),
         key: Some(key),
-        file: Some(name.to_owned()),
         ..IdeaRequest::default()
     })
 }

@@ -189,7 +189,6 @@ pub(super) fn job_view((job, provisional): (&Job, bool), lists: &Lists, from: u3
 }
 
 fn task_view(job: &Job, lists: &Lists, index: u32) -> api::TaskView {
-    let accepted = job.accepted(index).filter(|a| a.outcome == Outcome::Done).map(|a| a.attempt);
     let mut executions = job.attempts(index);
     // A claim that gave way to another before anything started, or without a result, was no execution. Of several of one number
     // the accepted one stands first, and before it is known the award last.
@@ -197,6 +196,9 @@ fn task_view(job: &Job, lists: &Lists, index: u32) -> api::TaskView {
     executions.retain(|attempt| attempt.award || (attempt.report.is_some() && !gave_way(attempt.state)));
     let by = job.accepted(index).and_then(|accept| Some((accept.attempt, accept.node?)));
     let is_accepted = |id: &ClaimId| by == Some((id.attempt, id.owner));
+    // While the accepted execution itself has not come here, none of those that are shown is it.
+    let is_here = executions.iter().any(|attempt| is_accepted(&attempt.id));
+    let accepted = job.accepted(index).filter(|a| a.outcome == Outcome::Done && is_here).map(|a| a.attempt);
     executions.sort_by_key(|attempt| (attempt.id.attempt, !is_accepted(&attempt.id), attempt.award));
     let attempts = executions.into_iter().map(|attempt| {
         let ended = attempt.report.and_then(|r| r.2.as_ref());

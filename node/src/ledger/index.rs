@@ -157,6 +157,7 @@ impl LedgerIndex {
 
     fn open_at(directory: &PathBuf) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory)?;
+        remove_unfinished(directory)?;
         let (schema, fields) = schema();
         let index = Index::open_or_create(MmapDirectory::open(directory)?, schema)?;
         index.tokenizers().register(ANALYSER, TextAnalyzer::from(Folding));
@@ -357,6 +358,17 @@ fn exact(print: &Print) -> String {
     data_encoding::HEXLOWER.encode(&print.exact())
 }
 
+/// Removes files that were being written when a process ended.
+fn remove_unfinished(directory: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(".tmp") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,6 +391,16 @@ mod tests {
 
     fn ids(hits: &[Hit]) -> Vec<u8> {
         hits.iter().map(|hit| hit.id.0[0]).collect()
+    }
+
+    #[test]
+    fn what_a_kill_left_half_written_goes_when_the_index_is_opened() {
+        let root = tempfile::tempdir().expect("a directory");
+        drop(LedgerIndex::open(root.path()).expect("opens"));
+        let half = root.path().join(DIRECTORY).join(".tmpXYZ");
+        std::fs::write(&half, "half").expect("written");
+        drop(LedgerIndex::open(root.path()).expect("opens"));
+        assert!(!half.exists());
     }
 
     #[test]

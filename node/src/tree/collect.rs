@@ -25,6 +25,13 @@ type Look = (u64, i128, u64);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot(BTreeMap<Vec<u8>, Look>);
 
+impl Snapshot {
+    /// Lets the next look find a file again.
+    pub fn forget(&mut self, path: &[u8]) {
+        self.0.remove(path);
+    }
+}
+
 /// An artifact that is new or has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use super::copies::{Copies, Item};
 use super::places::{CHECKPOINTS, WORKSPACE};
 use super::trees;
-use crate::blobs::{BlobKind, BlobRef, Pin, PinReason};
-use crate::daemon::Shared;
+use crate::blobs::{BlobError, BlobKind, BlobRef, Pin, PinReason};
+use crate::daemon::{Shared, accepting};
 use crate::joblog::JobLog;
 use crate::tree::{self, Checkpoint, Globs, Snapshot};
 
@@ -27,6 +27,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SECOND_HOLDER_WAIT: Duration = Duration::from_secs(20);
 /// The same where somebody ended the run.
 const SECOND_HOLDER_WAIT_ENDED: Duration = Duration::from_secs(1);
+/// How often a run that ended looks for room for its files, and the time in between.
+const LAST_LOOKS: u32 = 3;
+const LAST_LOOK_AFTER: Duration = Duration::from_millis(500);
 /// Interval in which the end of a run asks again.
 const ASK_AGAIN_EVERY: Duration = Duration::from_millis(250);
 /// Names of checkpoints that are remembered as seen; beyond, the run's checkpoints are no longer looked for.
@@ -67,6 +70,8 @@ pub(super) struct Outputs {
     copies: Copies,
     changed: bool,
     reported_holders: Vec<NodeId>,
+    /// Whether the last look found a file for which there is no room.
+    failed: bool,
 }
 
 impl Outputs {
@@ -93,6 +98,7 @@ impl Outputs {
             copies: Copies::new(Arc::clone(shared), work.job, submitter),
             changed: false,
             reported_holders: Vec::new(),
+            failed: false,
         })
     }
 
@@ -115,10 +121,18 @@ impl Outputs {
         }
     }
 
-    /// Takes in what has changed last, seals the log, and waits for a second holder where one can be had.
+    /// Takes in what has changed last, seals the log, and waits for a second holder where one can be had. Answers the log; `None`
+    /// where it or a file could not be stored.
     pub(super) async fn finish(mut self, log: &JobLog, hurried: bool) -> Option<LogRef> {
-        self.look().await;
-        let log = self.seal(log).await;
+        for _ in 0..LAST_LOOKS {
+            self.failed = false;
+            self.look().await;
+            if !self.failed || hurried {
+                break;
+            }
+            tokio::time::sleep(LAST_LOOK_AFTER).await;
+        }
+        let log = self.seal(log).await.filter(|_| !self.failed || hurried);
         if let Some(LogRef::Blob(hash, size)) = &log {
             self.log = Some(BlobRef { hash: *hash, size: *size });
         }
@@ -195,7 +209,7 @@ impl Outputs {
             self.looks.insert(task, before);
             return;
         };
-        self.looks.insert(task, found.snapshot);
+        let mut snapshot = found.snapshot;
         for path in found.gone {
             let gone = self.artifacts.remove(&(task, path));
             self.changed |= gone.is_some();
@@ -219,9 +233,18 @@ impl Outputs {
                     self.changed = true;
                     self.release(old.map(|a| a.blob).filter(|old| *old != blob.hash)).await;
                 }
-                Err(error) => tracing::warn!(%error, "an artifact could not be stored"),
+                Err(error) => {
+                    tracing::warn!(job = %self.job, %error, "an artifact could not be stored, and is tried again");
+                    // The next look finds it again.
+                    snapshot.forget(&file.path);
+                    if matches!(error, BlobError::DiskFull { .. }) {
+                        self.failed = true;
+                        accepting::disk_is_full(&self.shared).await;
+                    }
+                }
             }
         }
+        self.looks.insert(task, snapshot);
     }
 
     /// Stores the highest checkpoint that has appeared.
