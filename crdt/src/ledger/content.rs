@@ -9,7 +9,7 @@ use super::entry::EntryError;
 use crate::ids::{BlobHash, EntryId, JobId, NodeId, PersonId, TraceId};
 use crate::limits::{
     ENTRY_ATTACHMENTS_MAX, ENTRY_BODY_BYTES_MAX, ENTRY_NAME_BYTES_MAX, ENTRY_SEEN_MAX, ENTRY_TAG_BYTES_MAX,
-    ENTRY_TAGS_MAX, ENTRY_TITLE_BYTES_MAX,
+    ENTRY_TAGS_MAX, ENTRY_TITLE_BYTES_MAX, OUTCOME_ARTIFACTS_MAX, OUTCOME_NODES_MAX,
 };
 
 macro_rules! names {
@@ -481,6 +481,13 @@ impl Content {
         few("attachments", self.attachments.len(), ENTRY_ATTACHMENTS_MAX)?;
         few("entries that it comes after", self.seen.len(), ENTRY_SEEN_MAX)?;
         within("key", self.key.as_deref().unwrap_or_default(), ENTRY_NAME_BYTES_MAX, "")?;
+        if let Some(outcome) = &self.outcome {
+            few("artifacts of an outcome", outcome.artifacts.len(), OUTCOME_ARTIFACTS_MAX)?;
+            few("nodes of an outcome", outcome.nodes.len(), OUTCOME_NODES_MAX)?;
+            within("state of an outcome", &outcome.state, ENTRY_TAG_BYTES_MAX, "")?;
+            let path = |(path, ..): &(String, BlobHash, u64)| within("artifact's path", path, ENTRY_NAME_BYTES_MAX, "");
+            outcome.artifacts.iter().try_for_each(path)?;
+        }
         self.attachments
             .iter()
             .try_for_each(|file| within("attachment's name", &file.name, ENTRY_NAME_BYTES_MAX, ""))?;

@@ -6,7 +6,7 @@ use super::content::JobOutcome;
 use crate::doc::TaskRange;
 use crate::ids::NodeId;
 use crate::job::{ClaimId, Job};
-use crate::limits::{OUTCOME_ARTIFACTS_MAX, OUTCOME_NODES_MAX};
+use crate::limits::{ENTRY_NAME_BYTES_MAX, OUTCOME_ARTIFACTS_MAX, OUTCOME_NODES_MAX};
 
 impl JobOutcome {
     /// What came of a job; `None` while it is not final. Of many artifacts and nodes, the first.
@@ -41,8 +41,9 @@ impl JobOutcome {
             trace: spec.trace,
             artifacts: artifacts
                 .iter()
-                .take(OUTCOME_ARTIFACTS_MAX)
                 .map(|file| (path(&file.path), file.blob, file.size))
+                .filter(|(path, ..)| path.len() <= ENTRY_NAME_BYTES_MAX)
+                .take(OUTCOME_ARTIFACTS_MAX)
                 .collect(),
         })
     }

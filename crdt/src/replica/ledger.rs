@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Replica;
-use super::rows::{Stored, register_prefix};
+use super::rows::{JobRow, Stored, register_prefix};
 use crate::cbor;
 use crate::doc::{DocId, DocKind, Key};
 use crate::ids::{EntryId, JobId, NodeId, PersonId};
@@ -69,7 +69,12 @@ impl<S: Shelf> Replica<S> {
         for link in self.links_to(of).into_iter().filter(|link| link.relation.as_str() == OUTCOME_OF) {
             for entry in self.entries_of(DocId::ledger(link.entry)) {
                 let Some(job) = entry.says.outcome.as_ref().map(|outcome| outcome.job) else { continue };
-                let is_foreign = self.job_row(job).is_some_and(|row| row.submitter != Some(entry.by.node));
+                let row = self.job_row(job);
+                // Nothing came of what is not over, whoever says so.
+                if row.as_ref().and_then(JobRow::state).is_some_and(|state| !state.is_final()) {
+                    continue;
+                }
+                let is_foreign = row.is_some_and(|row| row.submitter != Some(entry.by.node));
                 let known = found.entry(job).or_insert_with(|| (is_foreign, entry.clone()));
                 if (is_foreign, entry.id) < (known.0, known.1.id) {
                     *known = (is_foreign, entry);

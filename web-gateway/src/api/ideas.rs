@@ -91,7 +91,7 @@ pub struct IdeaAdded {
     /// Its name: the hash of its bytes. Empty for what was only checked and is not there.
     pub id: String,
     /// Whether it was there before, under its key.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub known: bool,
     /// Nodes that hold it durably by then, this one counted.
     pub durable_on: u32,

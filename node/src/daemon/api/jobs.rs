@@ -8,6 +8,7 @@ use crdt::bundle::Change;
 use crdt::doc::DocId;
 use crdt::ids::{BlobHash, EntryId, JobId, NodeId, TraceId};
 use crdt::job::{Job, JobSpec, job_id_of_key, job_id_of_nonce};
+use crdt::ledger::Target;
 use crdt::limits::TASKS_PER_JOB_MAX;
 use crdt::shelf::{Shelf, Table};
 use web_gateway::api::*;
@@ -50,12 +51,14 @@ pub(super) async fn job(api: &Api, id: &str, query: JobQuery) -> Result<JobView,
     let lists = super::blobs::lists(api, id).await?;
     let view = api.ask(move |core| {
         let (job, provisional) = views::shown(core, id)?;
-        views::job_view(
-            (&job, provisional),
-            &lists,
-            query.tasks_from.unwrap_or(0),
-            query.tasks_max.unwrap_or(TASKS_WINDOW),
-        )
+        let (from, most) = (query.tasks_from.unwrap_or(0), query.tasks_max.unwrap_or(TASKS_WINDOW));
+        let mut view = views::job_view((&job, provisional), &lists, from, most)?;
+        if view.idea.is_none() {
+            // The record of a sealed job does not name it; the ledger does.
+            let outcomes = core.replica().outcomes(&Target::Job(id));
+            view.idea = outcomes.first().and_then(|entry| entry.says.about).map(|idea| idea.to_string());
+        }
+        Some(view)
     });
     view.await?.ok_or_else(|| ApiError::NotFound(format!("job {id} is not wholly known here yet; try again")))
 }
