@@ -74,7 +74,7 @@ fn an_edit_is_made_to_the_version_that_its_editor_saw() {
     assert_eq!((status, &refused["error"]["code"]), (409, &"conflict".into()), "{refused}");
     assert_eq!(put(serde_json::json!({"text": "x", "base": ["hello"]})).0, 400);
     assert_eq!(put(serde_json::json!({"text": "x".repeat(70_000)})).0, 413);
-    assert!(alpha.refused(&["note", "show", "ffff"]).contains("no notebook or job"));
+    assert!(alpha.refused(&["note", "show", "ffff"]).contains("no notebook, job or idea"));
 }
 
 #[test]
