@@ -168,11 +168,14 @@ async fn step(shared: &Arc<Shared>) -> anyhow::Result<()> {
         Ok(index.known()?.into_keys().filter(|id| gone.contains(&DocId::ledger(*id))).collect())
     });
     let gone: Vec<EntryId> = of_gone.await?.unwrap_or_default();
-    let written = shared.ledger.ask(move |index| {
-        index.put(&put, &gone)?;
-        index.commit()
-    });
-    written.await?;
+    // A writer costs threads and a buffer: outcomes alone, of which each job writes one, need none.
+    if !put.is_empty() || !gone.is_empty() {
+        let written = shared.ledger.ask(move |index| {
+            index.put(&put, &gone)?;
+            index.commit()
+        });
+        written.await?;
+    }
     let mut pending = shared.ledger.pending();
     for (doc, n) in some {
         if pending.get(&doc) == Some(&n) {
