@@ -16,22 +16,37 @@ const SHARED_MAX: usize = 1 << 20;
 const KEY_LEN_BYTES: usize = 2;
 
 /// A row in one piece: the length of its key, the key, the value. A mesh has millions of them.
+///
+/// What its key begins with stands beside the pointer: a search through the tree seldom leaves the tree.
 #[derive(Debug, Clone)]
-struct Row(Arc<[u8]>);
+struct Row {
+    head: u64,
+    bytes: Arc<[u8]>,
+}
+
+/// The first eight bytes of a key as a number that is ordered as they are.
+fn head(key: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    let len = key.len().min(head.len());
+    head[..len].copy_from_slice(&key[..len]);
+    u64::from_be_bytes(head)
+}
 
 impl Row {
+    fn new(bytes: Arc<[u8]>) -> Self {
+        let mut row = Self { head: 0, bytes };
+        row.head = head(row.key());
+        row
+    }
+
     fn bytes(key: &[u8], value: &[u8]) -> Vec<u8> {
         let len = u16::try_from(key.len()).expect("keys are short");
         [&len.to_le_bytes()[..], key, value].concat()
     }
 
     fn split(&self) -> (&[u8], &[u8]) {
-        let len = usize::from(u16::from_le_bytes([self.0[0], self.0[1]]));
-        self.0[KEY_LEN_BYTES..].split_at(len)
-    }
-
-    fn key(&self) -> &[u8] {
-        self.split().0
+        let len = usize::from(u16::from_le_bytes([self.bytes[0], self.bytes[1]]));
+        self.bytes[KEY_LEN_BYTES..].split_at(len)
     }
 
     fn value(&self) -> &[u8] {
@@ -44,16 +59,65 @@ impl Row {
     }
 }
 
-// Rows are found by their keys.
-impl std::borrow::Borrow<[u8]> for Row {
-    fn borrow(&self) -> &[u8] {
-        self.key()
+/// What rows are found by: a row, or a key with its head.
+trait Keyed {
+    fn head(&self) -> u64;
+    fn key(&self) -> &[u8];
+}
+
+impl Keyed for Row {
+    fn head(&self) -> u64 {
+        self.head
+    }
+
+    fn key(&self) -> &[u8] {
+        self.split().0
+    }
+}
+
+impl Keyed for (u64, &[u8]) {
+    fn head(&self) -> u64 {
+        self.0
+    }
+
+    fn key(&self) -> &[u8] {
+        self.1
+    }
+}
+
+fn compare(a: &dyn Keyed, b: &dyn Keyed) -> std::cmp::Ordering {
+    a.head().cmp(&b.head()).then_with(|| a.key().cmp(b.key()))
+}
+
+impl<'a> std::borrow::Borrow<dyn Keyed + 'a> for Row {
+    fn borrow(&self) -> &(dyn Keyed + 'a) {
+        self
+    }
+}
+
+impl PartialEq for dyn Keyed + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        compare(self, other).is_eq()
+    }
+}
+
+impl Eq for dyn Keyed + '_ {}
+
+impl PartialOrd for dyn Keyed + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for dyn Keyed + '_ {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        compare(self, other)
     }
 }
 
 impl PartialEq for Row {
     fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
+        self.cmp(other).is_eq()
     }
 }
 
@@ -67,8 +131,13 @@ impl PartialOrd for Row {
 
 impl Ord for Row {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key().cmp(other.key())
+        self.head.cmp(&other.head).then_with(|| self.key().cmp(other.key()))
     }
+}
+
+/// A key to look for.
+fn probe(key: &[u8]) -> (u64, &[u8]) {
+    (head(key), key)
 }
 
 type Shard = Mutex<HashSet<Arc<[u8]>, foldhash::fast::FixedState>>;
@@ -129,7 +198,7 @@ impl Disk {
         let mut hasher = foldhash::fast::FixedState::default().build_hasher();
         for table in &self.tables {
             table.len().hash(&mut hasher);
-            table.iter().for_each(|row| row.0.hash(&mut hasher));
+            table.iter().for_each(|row| row.bytes.hash(&mut hasher));
         }
         hasher.finish()
     }
@@ -149,7 +218,7 @@ impl Disk {
         for undo in std::mem::take(&mut self.undo).into_iter().rev() {
             match undo {
                 Undo::Put(table, row) => drop(self.table_mut(table).replace(row)),
-                Undo::Remove(table, key) => drop(self.table_mut(table).remove(&key[..])),
+                Undo::Remove(table, key) => drop(self.table_mut(table).remove(&probe(&key) as &dyn Keyed)),
             }
         }
     }
@@ -165,12 +234,12 @@ impl Disk {
 
 impl Shelf for Disk {
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
-        self.table(table).get(key).map(|row| row.value().to_vec())
+        self.table(table).get(&probe(key) as &dyn Keyed).map(|row| row.value().to_vec())
     }
 
     fn scan(&self, table: Table, prefix: &[u8], from: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.table(table)
-            .range::<[u8], _>((Bound::Included(from), Bound::Unbounded))
+            .range::<dyn Keyed, _>((Bound::Included(&probe(from) as &dyn Keyed), Bound::Unbounded))
             .take_while(|row| row.key().starts_with(prefix))
             .take(limit)
             .map(Row::owned)
@@ -178,20 +247,21 @@ impl Shelf for Disk {
     }
 
     fn scan_back(&self, table: Table, before: &[u8], limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let end = if before.is_empty() { Bound::Unbounded } else { Bound::Excluded(before) };
-        self.table(table).range::<[u8], _>((Bound::Unbounded, end)).rev().take(limit).map(Row::owned).collect()
+        let before = probe(before);
+        let end = if before.1.is_empty() { Bound::Unbounded } else { Bound::Excluded(&before as &dyn Keyed) };
+        self.table(table).range::<dyn Keyed, _>((Bound::Unbounded, end)).rev().take(limit).map(Row::owned).collect()
     }
 
     fn put(&mut self, (table, key, value): Write) {
         let Some(value) = value else {
-            let before = self.table_mut(table).take(&key[..]);
+            let before = self.table_mut(table).take(&probe(&key) as &dyn Keyed);
             self.undo.extend(before.map(|row| Undo::Put(table, row)));
             return;
         };
         let bytes = Row::bytes(&key, &value);
         // Sums and heads are each node's own while things move: to remember them would only cost memory.
         let is_own = matches!(table, Table::Feeds | Table::Buckets | Table::Votes | Table::Peers | Table::Meta);
-        let row = Row(if is_own { bytes.into() } else { self.shared.share(bytes) });
+        let row = Row::new(if is_own { bytes.into() } else { self.shared.share(bytes) });
         let before = self.table_mut(table).replace(row);
         self.undo.push(before.map_or(Undo::Remove(table, key), |row| Undo::Put(table, row)));
     }

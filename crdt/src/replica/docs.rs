@@ -174,7 +174,7 @@ impl<S: Shelf> Replica<S> {
             idea(before).into_iter().for_each(|idea| self.shelf.put(served_by(idea, id, None)));
             idea(row).into_iter().for_each(|idea| self.shelf.put(served_by(idea, id, Some(()))));
         }
-        self.counts.moved(&mut self.shelf, before.and_then(JobRow::state), row.and_then(JobRow::state));
+        self.counts.moved(&mut self.shelf, before, row);
         self.shelf.put((Table::Jobs, id.0.to_vec(), row.map(cbor::encode)));
     }
 

@@ -116,7 +116,7 @@ impl<S: Shelf> Replica<S> {
                 self.waiting.range((header.author, 0)..=(header.author, u64::MAX)).map(|(k, _)| *k).collect();
             held.iter().filter(|(_, seq)| feed.holds(*seq)).for_each(|key| drop(self.waiting.remove(key)));
         }
-        self.put_bundle(header.author, header.seq, Some(bundle.wire.to_vec()));
+        self.put_new_bundle(header.author, header.seq, Some(bundle.wire.to_vec()));
         self.put_feed(header.author, feed);
         fits
     }

@@ -69,7 +69,14 @@ impl<S: Shelf> Replica<S> {
     pub(super) fn put_bundle(&mut self, author: NodeId, seq: u64, wire: Option<Vec<u8>>) {
         let key = bundle_key(author, seq);
         let before = self.shelf.get(Table::Bundles, &key).map_or(0, |wire| wire.len() as u64);
-        self.history = (self.history + wire.as_ref().map_or(0, |wire| wire.len() as u64)).saturating_sub(before);
+        self.history = self.history.saturating_sub(before);
+        self.put_new_bundle(author, seq, wire);
+    }
+
+    /// The same for a place that holds none.
+    pub(super) fn put_new_bundle(&mut self, author: NodeId, seq: u64, wire: Option<Vec<u8>>) {
+        let key = bundle_key(author, seq);
+        self.history += wire.as_ref().map_or(0, |wire| wire.len() as u64);
         self.shelf.put((Table::Bundles, key, wire));
         self.shelf.put((Table::Buckets, HISTORY.to_vec(), Some(self.history.to_be_bytes().to_vec())));
     }
@@ -97,8 +104,12 @@ impl<S: Shelf> Replica<S> {
     }
 
     /// Looks at up to `limit` bundles and drops the bodies of jobs that were sealed before `sealed_before_ms`. Call it again
-    /// until it is at the end. Cost: about 3 µs per bundle.
+    /// until it is at the end. Cost: about 3 µs per bundle; constant while no job is sealed.
     pub fn prune(&mut self, limit: usize, sealed_before_ms: u64) -> Pruned {
+        if self.counts.sealed() == 0 {
+            self.cursors.prune.clear();
+            return Pruned { end: true, ..Pruned::default() };
+        }
         let from = std::mem::take(&mut self.cursors.prune);
         let rows = self.shelf.scan(Table::Bundles, &[], &from, limit);
         let mut pruned = Pruned { end: rows.len() < limit, ..Pruned::default() };

@@ -59,6 +59,9 @@ pub struct JobRow {
     pub id: JobId,
     /// Tasks that are done.
     pub done: u32,
+    /// The subject of the ledger that it serves.
+    #[serde(default)]
+    pub idea: Option<EntryId>,
     /// Owner of the newest award.
     pub owner: Option<NodeId>,
     /// Index in [`JobState::ALL`]; `None` while its spec is not known.
@@ -67,9 +70,6 @@ pub struct JobRow {
     pub tasks: u32,
     /// Name, else the command, cut to 160 characters.
     pub title: String,
-    /// The subject of the ledger that it serves.
-    #[serde(default)]
-    pub idea: Option<EntryId>,
     /// Its trace.
     pub trace: TraceId,
     /// Its part in the state hash.
@@ -99,4 +99,32 @@ impl JobRow {
 #[must_use]
 pub(super) fn time_key(created_ms: u64, id: JobId) -> Vec<u8> {
     [&created_ms.to_be_bytes()[..], &id.0].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cbor;
+
+    #[test]
+    fn a_job_s_line_is_written_in_canonical_order_as_it_stands() {
+        let row = JobRow {
+            id: JobId([1; 16]),
+            done: 3,
+            idea: Some(EntryId([2; 32])),
+            owner: Some(NodeId([3; 32])),
+            state: Some(1),
+            tasks: 300,
+            title: "سطر".into(),
+            trace: TraceId::default(),
+            digest: [4; 32],
+            ended_ms: None,
+            sealed_ms: Some(1 << 40),
+            submitter: None,
+            created_ms: 1 << 41,
+        };
+        let mut plain = Vec::new();
+        ciborium::into_writer(&row, &mut plain).expect("a row");
+        assert_eq!(cbor::encode(&row), plain);
+    }
 }
