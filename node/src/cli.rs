@@ -16,6 +16,7 @@ mod interrupt;
 mod jobs;
 mod later;
 mod logs;
+mod mcp;
 mod mesh;
 mod output;
 mod run;
@@ -117,8 +118,8 @@ enum Command {
     Gateway(Box<later::GatewayArgs>),
     /// Restore a node from a mirror
     Restore(later::RestoreArgs),
-    /// Serve the Model Context Protocol
-    Mcp,
+    /// Let an assistant read the idea ledger and write to it, by the Model Context Protocol
+    Mcp(mcp::McpArgs),
     /// Measure what V6 promises, on nodes of its own
     Bench(bench::BenchArgs),
     /// Lend a right to another program
@@ -225,6 +226,7 @@ fn dispatch(command: Command, directory: PathBuf) -> anyhow::Result<ExitCode> {
             output::emit(&manual()?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Mcp(args) => block_on(async move { mcp::main(args, Client::open(&directory)?).await })?,
         asking => block_on(async move {
             let client = Client::open(&directory)?;
             ask(asking, &client).await

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Replica;
-use super::rows::{JobRow, Stored, register_prefix};
+use super::rows::{JobRow, Stored, read_register_value, register_prefix};
 use crate::cbor;
 use crate::doc::{DocId, DocKind, Key};
 use crate::ids::{EntryId, JobId, NodeId, PersonId};
@@ -195,8 +195,15 @@ impl<S: Shelf> Replica<S> {
     /// Whether an entry is here, whoever wrote it.
     #[must_use]
     pub fn has_entry(&self, doc: DocId, id: EntryId) -> bool {
+        self.entry(doc, id).is_some()
+    }
+
+    /// An entry of a document, whoever wrote it and whether it counts or not.
+    #[must_use]
+    pub fn entry(&self, doc: DocId, id: EntryId) -> Option<Signed> {
         let prefix = register_prefix(doc, &Key::Entry(id).to_string());
-        !self.shelf.scan(Table::Registers, &prefix, &prefix, 1).is_empty()
+        let (_, row) = self.shelf.scan(Table::Registers, &prefix, &prefix, 1).into_iter().next()?;
+        Signed::read(read_register_value(&row)?.1).ok()
     }
 
     fn idea_row(&self, doc: DocId) -> Option<IdeaRow> {
@@ -228,9 +235,9 @@ impl<S: Shelf> Replica<S> {
             return None;
         }
         let seq = (signed.by.node == r.author).then_some(r.seq);
-        // What an admin brings of others is not his word.
+        // What an admin brings of others is not his word, and no delegation covers an admin's acts.
         let is_admin = self.roster.role_at(&r.author, r.seq).is_some_and(|role| role.may_administer());
-        let by_admin = is_admin && principal(&signed) == r.author;
+        let by_admin = is_admin && signed.by.node == r.author;
         Some(Counted { signed, seq, by_admin })
     }
 

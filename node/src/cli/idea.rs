@@ -146,7 +146,7 @@ pub(super) struct TopArgs {
 /// Add an idea: it is kept for ever.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  v6 idea add 'Cache the toolchains'\n  v6 idea add 'ترجمة لوحة التحكم' --language ar --tag ui\n  v6 idea add 'The nightly run is slow' --kind observation --body - < measurements.md"
+    after_help = "Examples:\n  v6 idea add 'Cache the toolchains'\n  v6 idea add 'ترجمة لوحة التحكم' --language ar --tag ui\n  v6 idea add 'The nightly run is slow' --kind observation --body - < measurements.md\n  v6 idea add 'Build of main fails' --join --program scout    from a script: once, and each time that it is seen"
 )]
 pub(super) struct AddArgs {
     /// Its title: one line; `-` reads title and text from stdin; without it $EDITOR opens
@@ -169,6 +169,12 @@ pub(super) struct AddArgs {
     /// Name under which it is added once, however often this runs
     #[arg(long)]
     key: Option<String>,
+    /// If it is there already, add to it that it was seen again
+    #[arg(long)]
+    join: bool,
+    /// Sign it as this program, with a key and a delegation of its own
+    #[arg(long, value_name = "NAME")]
+    program: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -242,6 +248,8 @@ async fn add(args: AddArgs, client: &Client) -> anyhow::Result<()> {
         tags: args.tags,
         url: args.url,
         key: args.key,
+        join: args.join,
+        program: args.program,
         ..IdeaRequest::default()
     };
     let added: IdeaAdded = client.send_json(Method::POST, "/v1/ideas", &request).await?;
@@ -313,7 +321,13 @@ async fn show(id: &str, json: bool, client: &Client) -> anyhow::Result<()> {
     let row = &view.row;
     output::say(&shown(&row.title));
     output::say(&format!("{}     {}, {}", shown(&row.kind), row.id, shown(&row.status)));
-    output::say(&format!("author   {} (person {}), {}", short(&row.author), short(&row.person), ago(&row.created)));
+    let program = view.program.as_ref().map(|name| format!(", program {}", shown(name))).unwrap_or_default();
+    output::say(&format!(
+        "author   {} (person {}{program}), {}",
+        short(&row.author),
+        short(&row.person),
+        ago(&row.created)
+    ));
     if row.owner != row.person {
         output::say(&format!("owner    person {}", short(&row.owner)));
     }
@@ -345,8 +359,9 @@ async fn show(id: &str, json: bool, client: &Client) -> anyhow::Result<()> {
     for entry in view.about.iter().filter(says_more) {
         output::say("");
         let detail = detail(entry);
+        let program = entry.program.as_ref().map(|name| format!(" ({})", shown(name))).unwrap_or_default();
         output::say(&format!(
-            "{}{detail} {} by {}, {}",
+            "{}{detail} {} by {}{program}, {}",
             shown(&entry.kind),
             short(&entry.id),
             short(&entry.person),
@@ -429,8 +444,21 @@ fn neighbours(view: &IdeaView) -> Vec<String> {
         };
         format!("{id}{title}")
     };
-    let out = |link: &LinkView| format!("{} → {}", shown(&link.relation), other(&link.to, link.title.as_ref()));
-    let back = |link: &LinkView| format!("{} ← {}", shown(&link.relation), other(&link.from, link.title.as_ref()));
+    // What was only found is not said by anybody yet.
+    let found = |link: &LinkView| match (&link.method, link.score) {
+        (Some(method), score) => {
+            let sure = score.map(|score| format!("{} %, ", score / 10)).unwrap_or_default();
+            let (from, entry) = (short(&link.from), short(&link.entry));
+            format!("  ({sure}{}; not so: v6 idea retract {from} {entry})", shown(method))
+        }
+        (None, _) => String::new(),
+    };
+    let out = |link: &LinkView| {
+        format!("{} → {}{}", shown(&link.relation), other(&link.to, link.title.as_ref()), found(link))
+    };
+    let back = |link: &LinkView| {
+        format!("{} ← {}{}", shown(&link.relation), other(&link.from, link.title.as_ref()), found(link))
+    };
     let mut lines: Vec<String> = view.links.iter().map(out).chain(view.backlinks.iter().map(back)).collect();
     let last = lines.len().saturating_sub(1);
     for (at, line) in lines.iter_mut().enumerate() {

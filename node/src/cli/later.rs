@@ -90,7 +90,6 @@ pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
         Command::Service(_) => Some("v6 service"),
         Command::Gateway(_) => Some("v6 gateway"),
         Command::Restore(_) => Some("v6 restore"),
-        Command::Mcp => Some("v6 mcp"),
         Command::Delegate(_) => Some("v6 delegate"),
         Command::Mirror(_) => Some("v6 mirror"),
         _ => None,

@@ -40,6 +40,10 @@ pub(crate) struct Ledger {
     pending: Mutex<BTreeMap<DocId, u64>>,
     wake: Notify,
     indexed: Notify,
+    /// Held while something is compared with what is there and joined to it.
+    pub(super) joining: tokio::sync::Mutex<()>,
+    /// Held while a program's key is read or made.
+    pub(super) programs: tokio::sync::Mutex<()>,
 }
 
 /// A subject that is like another text.

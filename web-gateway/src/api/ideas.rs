@@ -27,6 +27,10 @@ pub struct IdeaRequest {
     pub key: Option<String>,
     /// Only check it, and tell whether it is there and what it is like: nothing is added.
     pub dry_run: bool,
+    /// If an idea says the same already, this becomes an observation about it. For programs that report what they find.
+    pub join: bool,
+    /// The program that writes it on this person's behalf, under a key and a delegation of its own.
+    pub program: Option<String>,
 }
 
 /// Something that is said about an idea.
@@ -35,6 +39,8 @@ pub struct IdeaRequest {
 pub struct EntryRequest {
     /// observation, argument, evaluation, decision, link, transfer, retraction.
     pub kind: String,
+    /// The program that writes it on this person's behalf; it may observe, argue, evaluate and link.
+    pub program: Option<String>,
     /// One line.
     pub title: String,
     /// `CommonMark`.
@@ -93,6 +99,9 @@ pub struct IdeaAdded {
     /// Whether it was there before, under its key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub known: bool,
+    /// The entry that reports it about the idea, where it was to be joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observation: Option<String>,
     /// Nodes that hold it durably by then, this one counted.
     pub durable_on: u32,
     /// What is like it, best first. It was added all the same.
@@ -250,6 +259,12 @@ pub struct LinkView {
     pub title: Option<String>,
     /// Person who made it.
     pub person: String,
+    /// How sure that is, in thousandths, where it was found and not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<u16>,
+    /// How it was found: exact, near. None: somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
 }
 
 /// One entry about an idea.
@@ -263,8 +278,11 @@ pub struct EntryView {
     pub title: String,
     /// `CommonMark`.
     pub body: String,
-    /// Node that signed it.
+    /// Key that signed it: a node's or a program's.
     pub author: String,
+    /// Name of the program that wrote it on the person's behalf.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     /// Person whose it is.
     pub person: String,
     /// When it was written.
@@ -284,6 +302,9 @@ pub struct IdeaView {
     /// As in lists.
     #[serde(flatten)]
     pub row: IdeaRow,
+    /// Name of the program that wrote it on its person's behalf.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     /// `CommonMark`.
     pub body: String,
     /// Language as in BCP 47; empty where nobody said it.

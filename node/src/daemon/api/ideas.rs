@@ -1,7 +1,9 @@
 //! The ledger as the API shows it.
 
+mod add;
 mod find;
 mod graph;
+mod program;
 mod say;
 mod serve;
 mod transport;
@@ -11,11 +13,12 @@ use crdt::bundle::Change;
 use crdt::doc::DocId;
 use crdt::ids::{BlobHash, EntryId, NoteId, PersonId};
 use crdt::ledger::{
-    Content, Handover, Incoming, Kind, Link, OF_COMMAND, OUTCOME_OF, Shown, Signed, Source, Status, Subject, Target,
+    Content, Handover, Incoming, Kind, Link, OUTCOME_OF, Relation, Shown, Signed, Status, Subject, Target,
 };
 use serde_json::{Value, json};
 use web_gateway::api::*;
 
+pub(super) use add::add;
 pub(super) use find::{search, top};
 pub(super) use graph::graph;
 pub(super) use say::say;
@@ -24,7 +27,7 @@ pub(super) use transport::{export, import};
 
 use super::{Api, internal};
 use crate::daemon::driver::NodeCore;
-use crate::daemon::{ledger, now_ms, random, views};
+use crate::daemon::{now_ms, random, views};
 
 const ROWS: u32 = 1_000;
 /// Subjects that a part of a name may fit before it is refused.
@@ -43,7 +46,8 @@ pub(super) async fn ideas(api: &Api, query: IdeasQuery) -> Result<Page<IdeaRow>,
                 more = some.len() == limit;
                 after = some.last().map(|shown| (shown.created_ms, shown.id));
                 rows.extend(some.into_iter().filter(|shown| {
-                    let is_listed = shown.status() != Status::Retracted && !shown.of_command;
+                    let is_listed =
+                        shown.status() != Status::Retracted && !shown.of_command && shown.kind != Kind::KeyDelegation;
                     query.all || is_listed || (query.commands && shown.of_command)
                 }));
             }
@@ -80,14 +84,20 @@ fn row(shown: &Shown) -> IdeaRow {
     }
 }
 
-/// Signs an entry as this node's person.
-async fn sign(api: &Api, says: Content) -> Result<Signed, ApiError> {
+/// Signs an entry as this node's person, or as a program of his.
+async fn sign(api: &Api, says: Content, program: Option<&str>) -> Result<Signed, ApiError> {
     let (me, key, nonce, created_ms) = (api.0.me, api.0.key.clone(), random().map_err(internal)?, now_ms());
     let Some(person) = person(api, me).await? else {
         return Err(ApiError::NotAllowed("this node's role does not allow it to write to the ledger".into()));
     };
-    Signed::sign(&key, person, created_ms, nonce, says)
-        .map_err(|error| ApiError::BadRequest(format!("nothing was added: {error}")))
+    let signed = match program {
+        Some(name) => {
+            let (key, mandate) = program::mandate(api, person, name).await?;
+            Signed::sign_under(&key, &mandate, created_ms, nonce, says)
+        }
+        None => Signed::sign(&key, person, created_ms, nonce, says),
+    };
+    signed.map_err(|error| ApiError::BadRequest(format!("nothing was added: {error}")))
 }
 
 /// The person whom this node writes for; none where it may not.
@@ -104,67 +114,6 @@ async fn write(api: &Api, entries: &[Signed]) -> Result<u32, ApiError> {
     let ack = api.command(Command::Write(entries.iter().map(Change::entry).collect())).await?;
     api.0.ledger.changed(entries.iter().map(Signed::document));
     Ok(ack.durable_on)
-}
-
-pub(super) async fn add(api: &Api, request: IdeaRequest) -> Result<IdeaAdded, ApiError> {
-    let kind = match request.kind.as_deref().map(Kind::from) {
-        None => Kind::Idea,
-        Some(kind @ (Kind::Idea | Kind::Observation | Kind::Issue)) => kind,
-        Some(other) => {
-            let known = "an entry of its own is an idea, an observation or an issue";
-            return Err(ApiError::BadRequest(format!("{:?} is no kind of subject: {known}", other.as_str())));
-        }
-    };
-    let source = Source { url: request.url, file: request.file, line: request.line, person: None };
-    let says = Content {
-        body: request.body,
-        language: request.language.unwrap_or_default(),
-        tags: request.tags,
-        source: (source != Source::default()).then_some(source),
-        key: request.key.filter(|key| !key.is_empty()),
-        ..Content::new(kind, request.title.trim())
-    };
-    if says.key.as_ref().is_some_and(|key| key.starts_with(OF_COMMAND)) {
-        return Err(ApiError::BadRequest(format!("keys that begin with {OF_COMMAND:?} are V6's own: use another")));
-    }
-    if let Some(known) = known(api, &says).await? {
-        return Ok(IdeaAdded { id: known.to_string(), known: true, durable_on: 1, similar: Vec::new() });
-    }
-    let (title, body) = (says.title.clone(), says.body.clone());
-    let entry = sign(api, says).await?;
-    // Looked for before it is there itself.
-    let similar = ledger::similar(&api.0, &title, &body).await.map_err(|error| internal(format!("{error:#}")))?;
-    let durable_on = if request.dry_run { 0 } else { write(api, std::slice::from_ref(&entry)).await? };
-    let id = if request.dry_run { String::new() } else { entry.id.to_string() };
-    let similar = api.ask(move |core| {
-        let title = |id| core.replica().subject_row(DocId::ledger(id)).map(|row| row.title).unwrap_or_default();
-        let like = similar.into_iter().filter(|like| like.id != entry.id);
-        let like = like.map(|like| Similar {
-            id: like.id.to_string(),
-            score: (like.score * 1_000.0).round() / 1_000.0,
-            method: like.method.as_str().to_owned(),
-            title: title(like.id),
-        });
-        IdeaAdded { id, known: false, durable_on, similar: like.collect() }
-    });
-    similar.await
-}
-
-/// The idea that this person wrote under the same key, if its words are the same.
-async fn known(api: &Api, says: &Content) -> Result<Option<EntryId>, ApiError> {
-    let Some(key) = says.key.clone() else { return Ok(None) };
-    let Some(person) = person(api, api.0.me).await? else { return Ok(None) };
-    let asked = key.clone();
-    let Some(before) = api.ask(move |core| core.replica().subject_of_key(person, &asked)).await? else {
-        return Ok(None);
-    };
-    if before.root.says != *says {
-        let id = before.root.id;
-        return Err(ApiError::Conflict(format!(
-            "the key {key:?} is that of idea {id}, which has other words: use another key"
-        )));
-    }
-    Ok(Some(before.root.id))
 }
 
 pub(super) async fn idea(api: &Api, word: &str) -> Result<IdeaView, ApiError> {
@@ -231,19 +180,30 @@ fn view(core: &NodeCore, subject: &Subject) -> IdeaView {
         to: if let Target::Entry(id) = link.to { id.to_string() } else { link.to.to_string() },
         title: if let Target::Entry(id) = link.to { title(id) } else { None },
         person: entry.by.person.to_string(),
+        score: link.score,
+        method: link.method.clone(),
     };
     let to_it = Target::Entry(subject.root.id);
     let spoken = |link: &Incoming| link.relation.as_str() != OUTCOME_OF;
-    let backlinks = replica.links_to(&to_it).into_iter().filter(spoken).map(|link| LinkView {
-        entry: link.entry.to_string(),
-        relation: link.relation.as_str().to_owned(),
-        from: link.from.to_string(),
-        to: subject.root.id.to_string(),
-        title: title(link.from),
-        person: link.person.to_string(),
+    let backlinks = replica.links_to(&to_it).into_iter().filter(spoken).map(|link| {
+        // Only duplicates are found; all others somebody said.
+        let is_found = link.relation == Relation::Duplicates;
+        let entry = is_found.then(|| replica.entry(DocId::ledger(link.from), link.entry)).flatten();
+        let found = entry.and_then(|entry| entry.says.link);
+        LinkView {
+            entry: link.entry.to_string(),
+            relation: link.relation.as_str().to_owned(),
+            from: link.from.to_string(),
+            to: subject.root.id.to_string(),
+            title: title(link.from),
+            person: link.person.to_string(),
+            score: found.as_ref().and_then(|link| link.score),
+            method: found.and_then(|link| link.method),
+        }
     });
     IdeaView {
         row: row(&subject.shown()),
+        program: program_of(&subject.root),
         body: root.body.clone(),
         language: root.language.clone(),
         tags: root.tags.clone(),
@@ -257,6 +217,11 @@ fn view(core: &NodeCore, subject: &Subject) -> IdeaView {
         jobs: replica.jobs_of(subject.root.id).iter().map(ToString::to_string).collect(),
         outcomes: replica.outcomes(&to_it).iter().filter_map(outcome_view).collect(),
     }
+}
+
+/// Name of the program that wrote an entry.
+fn program_of(entry: &Signed) -> Option<String> {
+    entry.mandate()?.says.delegation.map(|delegation| delegation.name)
 }
 
 fn outcome_view(entry: &Signed) -> Option<OutcomeView> {
@@ -302,6 +267,7 @@ fn entry_view(subject: &Subject, signed: &Signed) -> EntryView {
         title: says.title.clone(),
         body: says.body.clone(),
         author: signed.by.node.to_string(),
+        program: program_of(signed),
         person: signed.by.person.to_string(),
         created: views::time(signed.by.created_ms),
         retracted: subject.retracted.contains(&signed.id),

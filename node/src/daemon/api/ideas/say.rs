@@ -16,14 +16,14 @@ use crate::daemon::driver::NodeCore;
 const CYCLE_LOOKS_MAX: usize = 10_000;
 
 pub(in crate::daemon::api) async fn say(api: &Api, word: &str, request: EntryRequest) -> Result<EntryAdded, ApiError> {
-    let (word, me) = (word.to_owned(), api.0.me);
+    let (word, me, program) = (word.to_owned(), api.0.me, request.program.clone());
     let says = api
         .ask(move |core| {
             let subject = find_subject(core, &word)?;
             content(core, me, &subject, request)
         })
         .await??;
-    let entry = sign(api, says).await?;
+    let entry = sign(api, says, program.as_deref()).await?;
     let durable_on = write(api, std::slice::from_ref(&entry)).await?;
     Ok(EntryAdded { id: entry.id.to_string(), idea: entry.subject().to_string(), durable_on })
 }

@@ -52,7 +52,7 @@ pub(in crate::daemon::api) async fn name_ideas(
             Served::New(key, ..) if written.contains_key(&key) => written.get(&key).copied(),
             Served::New(key, title, body) => {
                 let says = Content { body, key: Some(key.clone()), ..Content::new(Kind::Observation, title) };
-                let entry = sign(api, says).await?;
+                let entry = sign(api, says, None).await?;
                 entries.push(Change::entry(&entry));
                 written.insert(key, entry.id);
                 Some(entry.id)
