@@ -5,7 +5,7 @@ use crdt::bundle::{Bundle, Change};
 use crdt::doc::{DocId, Key, TaskRange};
 use crdt::ids::{InviteId, JobId, NodeId, NoteId};
 use crdt::job::{Accept, Basis, Claim, Exit, JobSpec, Outcome, RunReport, TaskReport, job_id_of_nonce};
-use crdt::ledger::{Content, Kind, Signed};
+use crdt::ledger::{Content, Delegation, Kind, Signed, Status, Verdict};
 use crdt::notebook::{Notebook, rebuild};
 use crdt::replica::{FoundingWords, Replica};
 use crdt::roster::{Admission, Invite, Revocation, Role};
@@ -232,4 +232,27 @@ fn an_entry_that_another_brought_counts_by_the_roster_in_whatever_order_both_com
     let mut one = before;
     one.append(&key(1), 1_000, &[Change::entry(&forged)]);
     assert_eq!(shown(&one).len(), 2);
+}
+
+#[test]
+fn no_delegation_covers_an_admin_s_acts() {
+    let (mut one, bundles) = mesh();
+    let mut two = replica_of(&one, &[&bundles[0], &bundles[1]]);
+    let person = |by| one.roster().person(&node(by)).expect("a member");
+    let (admin, worker) = (person(1), person(2));
+    let idea = Signed::sign(&key(2), worker, 1_000, [1; 16], Content::new(Kind::Idea, "theirs")).expect("good");
+    let (written, _) = two.append(&key(2), 1_000, &[Change::entry(&idea)]);
+    take(&mut one, &written);
+    let delegation =
+        Delegation { key: node(7), name: "clerk".into(), kinds: vec![Kind::Decision], until_ms: 9_000 };
+    let given = Content { delegation: Some(delegation), ..Content::new(Kind::KeyDelegation, "clerk") };
+    let mandate = Signed::sign(&key(1), admin, 1_000, [2; 16], given).expect("good");
+    let decision = Content { verdict: Some(Verdict::Accepted), ..Content::about(Kind::Decision, idea.id) };
+    let of_program = Signed::sign_under(&key(7), &mandate, 1_000, [3; 16], decision.clone()).expect("covered");
+    one.append(&key(1), 1_000, &[Change::entry(&mandate), Change::entry(&of_program)]);
+    let status = |replica: &Replica<MemoryShelf>| replica.subject(idea.document()).map(|subject| subject.status);
+    assert_eq!(status(&one), Some(Status::Open));
+    let own = Signed::sign(&key(1), admin, 1_000, [4; 16], decision).expect("good");
+    one.append(&key(1), 1_000, &[Change::entry(&own)]);
+    assert_eq!(status(&one), Some(Status::Accepted));
 }

@@ -163,6 +163,14 @@ fn what_is_alike_is_linked_with_a_score_until_somebody_says_so_or_takes_it_back(
     let (first, second) = (first.as_str().expect("an id"), second.as_str().expect("an id"));
     let text = String::from_utf8_lossy(&alpha.v6(&["idea", "show", second]).stdout).into_owned();
     assert!(text.contains("100 %, exact") && text.contains("v6 idea retract"), "{text}");
+    // A policy may say it for all.
+    assert_eq!(link["accepted"], false);
+    assert!(alpha.refused(&["policy", "set", "duplicates", "0.2"]).contains("0.55"));
+    for (policy, counts) in [("0.95", true), ("never", false)] {
+        assert!(alpha.v6(&["policy", "set", "duplicates", policy]).status.success());
+        assert_eq!(shown(&alpha, &json!(second))["links"][0]["accepted"], counts);
+        assert_eq!(shown(&alpha, &json!(first))["backlinks"][0]["accepted"], counts);
+    }
     // Both stay, whatever is said about it.
     assert!(alpha.v6(&["idea", "link", second, "duplicates", first]).status.success());
     assert_eq!(shown(&alpha, &json!(second))["links"].as_array().map(Vec::len), Some(2));
@@ -170,6 +178,7 @@ fn what_is_alike_is_linked_with_a_score_until_somebody_says_so_or_takes_it_back(
     assert!(alpha.v6(&["idea", "retract", second, entry]).status.success());
     let links = &shown(&alpha, &json!(second))["links"];
     assert_eq!((links.as_array().map(Vec::len), links[0]["method"].is_null()), (Some(1), true));
+    assert_eq!(links[0]["accepted"], true);
     assert_eq!(alpha.json(&["idea", "list", "--json"]).as_array().map(Vec::len), Some(2));
     add("Something else altogether");
     assert_eq!(alpha.json(&["idea", "list", "--json"])[2]["entries"], 0, "nothing is linked that is not alike");

@@ -446,12 +446,12 @@ fn neighbours(view: &IdeaView) -> Vec<String> {
     };
     // What was only found is not said by anybody yet.
     let found = |link: &LinkView| match (&link.method, link.score) {
-        (Some(method), score) => {
+        (Some(method), score) if !link.accepted => {
             let sure = score.map(|score| format!("{} %, ", score / 10)).unwrap_or_default();
             let (from, entry) = (short(&link.from), short(&link.entry));
             format!("  ({sure}{}; not so: v6 idea retract {from} {entry})", shown(method))
         }
-        (None, _) => String::new(),
+        (Some(_) | None, _) => String::new(),
     };
     let out = |link: &LinkView| {
         format!("{} → {}{}", shown(&link.relation), other(&link.to, link.title.as_ref()), found(link))

@@ -265,6 +265,9 @@ pub struct LinkView {
     /// How it was found: exact, near. None: somebody said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
+    /// Whether it counts: somebody said so, or the policy `duplicates` does.
+    #[serde(default)]
+    pub accepted: bool,
 }
 
 /// One entry about an idea.

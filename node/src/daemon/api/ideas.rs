@@ -25,6 +25,7 @@ pub(super) use say::say;
 pub(super) use serve::name_ideas;
 pub(super) use transport::{export, import};
 
+use super::policy::accepts_duplicate;
 use super::{Api, internal};
 use crate::daemon::driver::NodeCore;
 use crate::daemon::{now_ms, random, views};
@@ -173,6 +174,10 @@ fn view(core: &NodeCore, subject: &Subject) -> IdeaView {
         let to = subject.about.iter().find(|entry| entry.id == *id)?.says.transfer.as_ref()?.to.to_string();
         Some(HandoverView { offer: id.to_string(), acceptance: None, from: subject.owner.to_string(), to })
     };
+    let accepted = |link: &Link| {
+        let by_policy = |score| accepts_duplicate(replica.roster(), score);
+        link.method.is_none() || link.score.is_some_and(by_policy)
+    };
     let link = |(entry, link): (&Signed, &Link)| LinkView {
         entry: entry.id.to_string(),
         relation: link.relation.as_str().to_owned(),
@@ -182,6 +187,7 @@ fn view(core: &NodeCore, subject: &Subject) -> IdeaView {
         person: entry.by.person.to_string(),
         score: link.score,
         method: link.method.clone(),
+        accepted: accepted(link),
     };
     let to_it = Target::Entry(subject.root.id);
     let spoken = |link: &Incoming| link.relation.as_str() != OUTCOME_OF;
@@ -197,6 +203,7 @@ fn view(core: &NodeCore, subject: &Subject) -> IdeaView {
             to: subject.root.id.to_string(),
             title: title(link.from),
             person: link.person.to_string(),
+            accepted: found.as_ref().is_none_or(accepted),
             score: found.as_ref().and_then(|link| link.score),
             method: found.and_then(|link| link.method),
         }

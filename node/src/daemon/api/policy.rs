@@ -3,20 +3,23 @@
 use ::mesh::Command;
 use crdt::bundle::Change;
 use crdt::doc::{DocId, Key};
-use crdt::ledger::Terms;
-use crdt::roster::{Policy, Role};
+use crdt::ledger::{NEAR_MIN, Terms};
+use crdt::roster::{Policy, Role, Roster};
 use web_gateway::api::{ApiError, PolicySet, PolicyView};
 
 use super::Api;
 
 /// All jobs of the mesh serve an idea that their submitters name: `on` or `off`.
 pub(super) const REQUIRE_IDEA: &str = "require-idea";
+/// From which score on a duplicate that was found counts as one without anybody saying so: `never`, or 0.55 to 1.
+const DUPLICATES: &str = "duplicates";
 /// How much the terms of a rank count: `value=5 age=0`.
 pub(super) const WEIGHTS: &str = "weights";
 
 /// Each policy's name, what it is about, and what holds where nobody said anything.
-const KNOWN: [(&str, &str, &str); 2] = [
+const KNOWN: [(&str, &str, &str); 3] = [
     (REQUIRE_IDEA, "whether a job must name the idea that it serves: on or off", "off"),
+    (DUPLICATES, "the score from which on a duplicate that was found counts as accepted: never, or 0.55 to 1", "never"),
     (
         WEIGHTS,
         "how much each term of `v6 idea top` counts",
@@ -66,7 +69,18 @@ fn check(name: &str, value: &str) -> Result<(), String> {
         (_, "") if KNOWN.iter().any(|(known, ..)| *known == name) => Ok(()),
         (REQUIRE_IDEA, "on" | "off") => Ok(()),
         (REQUIRE_IDEA, other) => Err(format!("{REQUIRE_IDEA} is on or off, not {other:?}")),
+        (DUPLICATES, "never") => Ok(()),
+        (DUPLICATES, score) => {
+            let fits = score.parse().is_ok_and(|score: f64| (NEAR_MIN..=1.0).contains(&score));
+            if fits { Ok(()) } else { Err(format!("{DUPLICATES} is never, or {NEAR_MIN} to 1, not {score:?}")) }
+        }
         (WEIGHTS, weights) => Terms::weights(weights).map(|_| ()),
-        (other, _) => Err(format!("{other:?} is no policy: there are {}", KNOWN.map(|(name, ..)| name).join(" and "))),
+        (other, _) => Err(format!("{other:?} is no policy: there are {}", KNOWN.map(|(name, ..)| name).join(", "))),
     }
+}
+
+/// Whether a duplicate that was found with this score, in thousandths, counts as one by the mesh's policy.
+pub(super) fn accepts_duplicate(roster: &Roster, score: u16) -> bool {
+    let least: Option<f64> = roster.policy(DUPLICATES).and_then(|score| score.parse().ok());
+    least.is_some_and(|least| f64::from(score) >= least * 1_000.0)
 }
