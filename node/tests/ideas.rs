@@ -144,8 +144,16 @@ fn links_arguments_votes_and_decisions_are_the_same_on_both_nodes() {
         (&ids[0].clone().into(), &"supports".into())
     );
     let top = |node: &Node| node.json(&["idea", "top", "--json"]);
+    ok(&beta, &["idea", "evaluate", &ids[2], "--value", "1", "--effort", "1"]);
+    one_state(&alpha, &beta);
     assert_eq!(top(&alpha)[0]["id"], ids[1]);
     assert_eq!(top(&alpha), top(&beta));
+    // The mesh may weigh otherwise.
+    ok(&alpha, &["policy", "set", "weights", "effort=1 value=0 confidence=0 votes=0 support=0 age=0 novelty=0"]);
+    one_state(&alpha, &beta);
+    assert_eq!(top(&beta)[0]["id"], ids[2]);
+    assert_eq!(top(&alpha), top(&beta));
+    ok(&alpha, &["policy", "unset", "weights"]);
     for (args, says) in [
         (&["idea", "link", &ids[2], "broader", &ids[0]][..], "circle"),
         (&["idea", "link", &ids[0], "likes", &ids[1]], "there are broader"),

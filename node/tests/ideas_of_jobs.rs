@@ -86,6 +86,12 @@ fn a_job_without_an_idea_serves_the_observation_of_its_command() {
     assert_eq!(added["similar"], json!([]));
     let refused = alpha.refused(&["idea", "add", "x", "--key", "v6/command/x"]);
     assert!(refused.contains("V6's own"), "{refused}");
+    // Many at the same moment write it once too.
+    let at_once: std::collections::BTreeSet<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| run(&["echo", "at once"])["idea"].to_string())).collect();
+        threads.into_iter().map(|thread| thread.join().expect("submitted")).collect()
+    });
+    assert_eq!(at_once.len(), 1, "{at_once:?}");
     // The same key is the same job, and serves one idea.
     let keyed =
         |idea: &str| ["run", "--detach", "--json", "--key", "k", "--idea", idea, "--", "true"].map(str::to_owned);

@@ -42,6 +42,8 @@ pub(crate) struct Ledger {
     indexed: Notify,
     /// Held while something is compared with what is there and joined to it.
     pub(super) joining: tokio::sync::Mutex<()>,
+    /// Held while the observation of a command is written.
+    pub(super) observing: tokio::sync::Mutex<()>,
     /// Held while a program's key is read or made.
     pub(super) programs: tokio::sync::Mutex<()>,
 }

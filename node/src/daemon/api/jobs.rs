@@ -98,7 +98,7 @@ pub(super) async fn submit(api: &Api, jobs: Vec<PlannedJob>) -> Result<Vec<Submi
         let known = ids.clone();
         specs.push(spec(api, planned, &known, &mut ids).await?);
     }
-    let entries = super::ideas::name_ideas(api, &jobs, &mut specs).await?;
+    let (entries, _turn) = super::ideas::name_ideas(api, &jobs, &mut specs).await?;
     submit_specs(api, specs, entries).await
 }
 

@@ -6,6 +6,7 @@ use crdt::bundle::Change;
 use crdt::ids::{EntryId, JobId, PersonId};
 use crdt::job::JobSpec;
 use crdt::ledger::{Content, Kind, OF_COMMAND};
+use tokio::sync::MutexGuard;
 use web_gateway::api::{ApiError, PlannedJob};
 
 use super::super::Api;
@@ -25,28 +26,27 @@ enum Served {
 }
 
 /// Names what each job serves, and answers the observations that are to be written with them. A job that names no idea serves
-/// the observation of its command: one for each command of a person, however often it runs.
-pub(in crate::daemon::api) async fn name_ideas(
-    api: &Api,
+/// the observation of its command: one for each command of a person, however often it runs. Whoever writes one holds the turn
+/// until it is written: another request for the same command at the same moment finds it.
+pub(in crate::daemon::api) async fn name_ideas<'a>(
+    api: &'a Api,
     planned: &[PlannedJob],
     jobs: &mut [(JobId, JobSpec)],
-) -> Result<Vec<Change>, ApiError> {
-    let asked: Vec<_> = planned
+) -> Result<(Vec<Change>, Option<MutexGuard<'a, ()>>), ApiError> {
+    let asked: Vec<Asked> = planned
         .iter()
         .zip(jobs.iter())
         .map(|(planned, (id, spec))| (planned.request.idea.clone(), *id, spec.person, title(spec), body(spec)))
         .collect();
-    let required = api.0.options.require_idea;
-    let served = api.ask(move |core| {
-        let required = required || core.replica().roster().policy(REQUIRE_IDEA) == Some("on");
-        let serve = |(word, id, person, title, body): (Option<String>, _, _, _, _)| match word {
-            Some(word) => named(core, &word, id).map(|idea| Served::Known(Some(idea))),
-            None => observed(core, required, (id, person), title, body),
-        };
-        asked.into_iter().map(serve).collect::<Result<Vec<_>, _>>()
-    });
+    let mut served = serve(api, asked.clone()).await?;
+    let is_new = |served: &Served| matches!(served, Served::New(..));
+    let mut turn = None;
+    if served.iter().any(is_new) {
+        turn = Some(api.0.ledger.observing.lock().await);
+        served = serve(api, asked).await?;
+    }
     let (mut entries, mut written) = (Vec::new(), BTreeMap::new());
-    for ((_, spec), served) in jobs.iter_mut().zip(served.await??) {
+    for ((_, spec), served) in jobs.iter_mut().zip(served) {
         spec.idea = match served {
             Served::Known(idea) => idea,
             Served::New(key, ..) if written.contains_key(&key) => written.get(&key).copied(),
@@ -59,7 +59,23 @@ pub(in crate::daemon::api) async fn name_ideas(
             }
         };
     }
-    Ok(entries)
+    Ok((entries, turn))
+}
+
+/// What is asked of a job: the idea that it names, its id and person, title and body of its command.
+type Asked = (Option<String>, JobId, PersonId, String, String);
+
+async fn serve(api: &Api, asked: Vec<Asked>) -> Result<Vec<Served>, ApiError> {
+    let required = api.0.options.require_idea;
+    api.ask(move |core| {
+        let required = required || core.replica().roster().policy(REQUIRE_IDEA) == Some("on");
+        let serve = |(word, id, person, title, body): Asked| match word {
+            Some(word) => named(core, &word, id).map(|idea| Served::Known(Some(idea))),
+            None => observed(core, required, (id, person), title, body),
+        };
+        asked.into_iter().map(serve).collect()
+    })
+    .await?
 }
 
 /// The idea that a submitter names; another submit of the same job names the same one.
