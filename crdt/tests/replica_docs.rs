@@ -243,8 +243,7 @@ fn no_delegation_covers_an_admin_s_acts() {
     let idea = Signed::sign(&key(2), worker, 1_000, [1; 16], Content::new(Kind::Idea, "theirs")).expect("good");
     let (written, _) = two.append(&key(2), 1_000, &[Change::entry(&idea)]);
     take(&mut one, &written);
-    let delegation =
-        Delegation { key: node(7), name: "clerk".into(), kinds: vec![Kind::Decision], until_ms: 9_000 };
+    let delegation = Delegation { key: node(7), name: "clerk".into(), kinds: vec![Kind::Decision], until_ms: 9_000 };
     let given = Content { delegation: Some(delegation), ..Content::new(Kind::KeyDelegation, "clerk") };
     let mandate = Signed::sign(&key(1), admin, 1_000, [2; 16], given).expect("good");
     let decision = Content { verdict: Some(Verdict::Accepted), ..Content::about(Kind::Decision, idea.id) };

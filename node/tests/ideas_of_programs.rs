@@ -94,7 +94,10 @@ fn an_assistant_writes_under_its_own_name_and_may_not_what_only_an_owner_may() {
     assistant.call("argue", json!({"idea": other, "is_for": false, "text": "it is large"})).expect("argued");
     assistant.call("observe", json!({"idea": other, "text": "3 GB"})).expect("observed");
     let idea = shown(&alpha, &other);
-    assert_eq!((&idea["backlinks"][0]["relation"], idea["about"].as_array().map(Vec::len)), (&json!("supports"), Some(2)));
+    assert_eq!(
+        (&idea["backlinks"][0]["relation"], idea["about"].as_array().map(Vec::len)),
+        (&json!("supports"), Some(2))
+    );
     let found = assistant.call("search_ideas", json!({"words": "toolchain"})).expect("found");
     assert_eq!(found[0]["id"], id);
     let refused = assistant.call("show_idea", json!({"idea": "00ff00"})).expect_err("no such idea");

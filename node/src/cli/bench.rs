@@ -3,6 +3,7 @@
 //! It starts this binary several times in temporary directories, on loopback and free ports, and never touches the owner's
 //! node. Every row starts from a mesh of its own. What others need for the same work is measured in the same run, in turns.
 
+mod alike;
 mod bystander;
 mod bytes;
 mod faults;
@@ -58,6 +59,9 @@ pub(super) struct BenchArgs {
     /// Python that may have the package hyperqueue
     #[arg(long, value_name = "FILE", default_value = "python3")]
     python: PathBuf,
+    /// Directory with others' texts for the row `alike`
+    #[arg(long, value_name = "DIR", env = "V6_BENCH_TEXTS", default_value = "target/tools/texts")]
+    texts: PathBuf,
     /// Another build of v6 to measure [default: this one]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -99,6 +103,8 @@ enum RowName {
     Join,
     /// What finished jobs cost a node.
     History,
+    /// Duplicates found in others' texts.
+    Alike,
     /// What a ledger of many entries costs.
     Ledger,
 }
@@ -111,6 +117,7 @@ struct Plan {
     python: PathBuf,
     binary: PathBuf,
     repeats: Option<u16>,
+    texts: PathBuf,
 }
 
 impl Plan {
@@ -152,7 +159,7 @@ async fn all(args: BenchArgs) -> anyhow::Result<ExitCode> {
         Some(binary) => binary,
         None => std::env::current_exe().context("this program's own file is not known")?,
     };
-    let plan = Plan { quick: args.quick, jobs, python: args.python, binary, repeats: args.repeats };
+    let plan = Plan { quick: args.quick, jobs, python: args.python, binary, repeats: args.repeats, texts: args.texts };
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         binary: plan.binary.display().to_string(),
@@ -186,6 +193,7 @@ async fn measure(name: RowName, plan: &Plan) -> Row {
         RowName::Sequence => ("sequence", throughput::sequence(plan).await),
         RowName::Sleep => ("sleep", throughput::sleep(plan).await),
         RowName::History => ("history", history::history(plan).await),
+        RowName::Alike => ("alike", alike::alike(plan).await),
         RowName::Ledger => ("ledger", ledger::ledger(plan).await),
         RowName::Batch => ("batch", throughput::batch(plan).await),
         RowName::Idle => ("idle", idle::idle(plan).await),

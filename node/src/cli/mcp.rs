@@ -128,22 +128,16 @@ impl Server {
     async fn add(&self, Parameters(add): Parameters<Add>) -> Said {
         let Add { title, body, kind, language, tags, url, key } = add;
         let program = Some(self.program.clone());
-        let request = IdeaRequest {
-            title,
-            body,
-            kind,
-            language,
-            tags,
-            url,
-            key,
-            program,
-            join: true,
-            ..IdeaRequest::default()
-        };
+        let request =
+            IdeaRequest { title, body, kind, language, tags, url, key, program, join: true, ..IdeaRequest::default() };
         self.send("/v1/ideas", &request).await
     }
 
-    #[tool(name = "search_ideas", description = "Find ideas by their words, in any spelling, in Arabic and English", annotations(read_only_hint = true))]
+    #[tool(
+        name = "search_ideas",
+        description = "Find ideas by their words, in any spelling, in Arabic and English",
+        annotations(read_only_hint = true)
+    )]
     async fn search(&self, Parameters(Search { words, limit }): Parameters<Search>) -> Said {
         let limit = limit.unwrap_or(FOUND).clamp(1, FOUND_MAX);
         self.read(&format!("/v1/ideas/search?limit={limit}&q={}", percent_encode(&words))).await

@@ -475,13 +475,7 @@ impl NodeApi for FakeNode {
         if request.title.is_empty() {
             return done(Err(ApiError::BadRequest("the title is empty".into())));
         }
-        done(Ok(IdeaAdded {
-            id: "ab".repeat(32),
-            known: false,
-            observation: None,
-            durable_on: 2,
-            similar: vec![],
-        }))
+        done(Ok(IdeaAdded { id: "ab".repeat(32), known: false, observation: None, durable_on: 2, similar: vec![] }))
     }
 
     fn idea<'a>(&'a self, id: &'a str) -> Answer<'a, IdeaView> {

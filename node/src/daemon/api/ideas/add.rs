@@ -167,4 +167,3 @@ async fn known(api: &Api, says: &Content) -> Result<Option<EntryId>, ApiError> {
     }
     Ok(Some(before.root.id))
 }
-

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crdt::SigningKey;
 use crdt::Signer;
+use crdt::SigningKey;
 use crdt::doc::DocId;
 use crdt::ids::PersonId;
 use crdt::ledger::{Content, Delegation, Kind, Signed, Status};
@@ -25,8 +25,7 @@ const RENEWED_MS: u64 = 24 * 3_600 * 1_000;
 /// Longest name, in characters.
 const NAME_CHARS_MAX: usize = 32;
 /// What programs write: nothing that only an owner or an admin may say.
-const KINDS: [Kind; 6] =
-    [Kind::Idea, Kind::Observation, Kind::Issue, Kind::Argument, Kind::Evaluation, Kind::Link];
+const KINDS: [Kind; 6] = [Kind::Idea, Kind::Observation, Kind::Issue, Kind::Argument, Kind::Evaluation, Kind::Link];
 
 /// What is kept of a program.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,7 +48,8 @@ pub(super) async fn mandate(api: &Api, person: PersonId, name: &str) -> Result<(
     };
     if let Some((key, mandate)) = kept.filter(|(_, mandate)| mandate.by.person == person) {
         let id = mandate.id;
-        let status = api.ask(move |core| core.replica().subject(DocId::ledger(id)).map(|subject| subject.status)).await?;
+        let status =
+            api.ask(move |core| core.replica().subject(DocId::ledger(id)).map(|subject| subject.status)).await?;
         if status == Some(Status::Retracted) {
             return Err(ApiError::NotAllowed(format!(
                 "the program {name:?} may not write any more: its delegation {id} was taken back; remove {} to let it ask again",
@@ -75,7 +75,10 @@ pub(super) async fn mandate(api: &Api, person: PersonId, name: &str) -> Result<(
         files::create_private_dir(path.parent().unwrap_or(Path::new(".")))?;
         files::write_private(&path, &kept)
     });
-    written.await.map_err(internal)?.map_err(|error| internal(format!("the key of {name:?} cannot be kept: {error}")))?;
+    written
+        .await
+        .map_err(internal)?
+        .map_err(|error| internal(format!("the key of {name:?} cannot be kept: {error}")))?;
     Ok((key, mandate))
 }
 
