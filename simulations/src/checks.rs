@@ -400,8 +400,10 @@ impl World {
         }
         let mut seen = BTreeSet::new();
         for fate in &self.fates {
-            // Who lies about how much it wrote keeps others waiting for the rest, before they take what it wants.
-            let may_wait = fate.acked_us.is_none() || self.liars.contains(&fate.submit.node);
+            // Who lies about how much it wrote keeps others waiting for the rest, before they take what it wants; who was shut
+            // out no longer hears what becomes of its jobs.
+            let from = &fate.submit.node;
+            let may_wait = fate.acked_us.is_none() || self.liars.contains(from) || self.revoked.contains(from);
             let Some(core) = self.core(fate.submit.node).filter(|_| !may_wait) else { continue };
             let Some(job) = core.replica().cached_job(&fate.id) else { continue };
             let ready = fate.submit.after.iter().all(|up| {
@@ -426,7 +428,9 @@ impl World {
         for key in seen {
             let looks = before.get(&key).copied().unwrap_or(0) + 1;
             if looks > IDLE_LOOKS_MAX {
-                let detail = format!("task {} of {} waits while node {} has a fitting free slot", key.1, key.0, key.2);
+                let why = self.node_mut(key.2).core.as_mut().and_then(|core| core.explain(key.0)).map(|e| e.summary);
+                let waits = format!("task {} of {} waits while node {} has a fitting free slot", key.1, key.0, key.2);
+                let detail = format!("{waits}: {}", why.unwrap_or_default());
                 self.checks.violated("idle-slot", self.now_us, detail);
             }
             self.checks.idle.insert(key, looks);

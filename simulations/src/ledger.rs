@@ -165,6 +165,10 @@ impl World {
     /// What was taken back is hidden, and stays.
     fn check_hidden(&self, standing: &[u32], n: usize, retraction: &Signed) -> Option<(&'static str, String)> {
         let id = retraction.subject();
+        // What may be gone need not stay.
+        if self.said.values().any(|said| said.entry.id == id && self.is_excused(said)) {
+            return None;
+        }
         for at in standing {
             let subject = self.core(*at)?.replica().subject(DocId::ledger(id));
             let stays = subject.as_ref().is_some_and(|subject| match retraction.says.on {

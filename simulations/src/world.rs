@@ -38,7 +38,7 @@ const SIDE_BY_SIDE_MIN: usize = 8;
 /// Interval in which links are mended and everything is looked at.
 const TICK_US: u64 = 1_000_000;
 
-/// Time after which what a node gossips is held until then.
+/// Time after which what a node gossips is held until then, where nothing goes wrong.
 const GOSSIP_AHEAD_US: u64 = 20_000;
 
 /// Something that happens to the mesh as a whole.
@@ -411,8 +411,8 @@ impl World {
                 let packet = self.packet(bytes, false);
                 self.send(from, to, at_us, &packet);
             }
-            // Copies go on from others: what waits for a disk must not have left before.
-            Out::Gossip(bytes) if at_us > self.now_us + GOSSIP_AHEAD_US => {
+            // Copies go on from others: what waits for a disk must not have left before, where its node may crash meanwhile.
+            Out::Gossip(bytes) if !self.plan.steps.is_empty() || at_us > self.now_us + GOSSIP_AHEAD_US => {
                 let epoch = self.node(from).epoch;
                 self.put(at_us, Happening::Gossip { node: from, epoch, bytes });
             }
