@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Time within which what two nodes hold comes to the others: longer than any fault keeps them apart.
+const SPREADS_WITHIN: Duration = Duration::from_secs(120);
 
 /// What a job must end as.
 #[derive(Debug, Clone, Default)]
@@ -124,10 +127,25 @@ impl History {
         self.set_back.lock().expect("no panic").entry(host).or_default().push((to, Instant::now()));
     }
 
-    /// Whether what was acknowledged by this many nodes on a host at a time may be gone: it was on one disk, and that was lost.
+    /// Whether what was acknowledged by this many nodes on a host at a time may be gone: as many disks that could have held it
+    /// were lost before it can have come to others, that of the host among them.
     pub(crate) fn is_excused(&self, host: usize, at: Instant, durable_on: u64) -> bool {
         let set_back = self.set_back.lock().expect("no panic");
-        durable_on < 2 && set_back.get(&host).into_iter().flatten().any(|(to, when)| *to <= at && at <= *when)
+        let is_over = |(to, when): &&(Instant, Instant)| *to <= at && at <= *when;
+        let is_soon = |(_, when): &(Instant, Instant)| durable_on < 2 || when.duration_since(at) <= SPREADS_WITHIN;
+        let lost = |losses: &Vec<(Instant, Instant)>| losses.iter().filter(is_over).any(is_soon);
+        let disks: Vec<usize> = set_back.iter().filter(|(_, losses)| lost(losses)).map(|(at, _)| *at).collect();
+        disks.contains(&host) && disks.len() as u64 >= durable_on
+    }
+
+    /// What is known of the disks that were lost after something was acknowledged, for people.
+    pub(crate) fn losses_after(&self, at: Instant) -> String {
+        let set_back = self.set_back.lock().expect("no panic");
+        let of = |(host, losses): (&usize, &Vec<(Instant, Instant)>)| {
+            let next = losses.iter().map(|(_, when)| *when).filter(|when| *when >= at).min()?;
+            Some(format!("host {host} lost its disk {} s later", next.duration_since(at).as_secs()))
+        };
+        set_back.iter().filter_map(of).collect::<Vec<_>>().join(", ")
     }
 
     pub(crate) fn problem(&self, problem: String) {

@@ -179,7 +179,9 @@ fn one_job(host: &Host, history: &History, job: &Job, found: &Mutex<Judgement>) 
         if history.is_excused(job.host, job.at, job.durable_on) {
             found.lock().expect("no panic").excused += 1;
         } else {
-            note(format!("{} {} is not known on host {}: {}", job.kind, job.id, host.at, shown.complaint()));
+            let (holders, losses) = (job.durable_on, history.losses_after(job.at));
+            let about = format!("acknowledged by {holders} on host {}; {losses}", job.host);
+            note(format!("{} {} is not known on host {}: {} ({about})", job.kind, job.id, host.at, shown.complaint()));
         }
         return;
     };
@@ -274,7 +276,9 @@ fn ideas(hosts: &[Host], history: &History, found: &mut Judgement) {
             rows.filter_map(|row| Some((row["id"].as_str()?, row["owner"].as_str()?))).collect();
         for idea in &ideas {
             if !known.contains_key(idea.id.as_str()) && !history.is_excused(idea.host, idea.at, idea.durable_on) {
-                found.lost.push(format!("idea {} is not known on host {}", idea.id, host.at));
+                let (holders, losses) = (idea.durable_on, history.losses_after(idea.at));
+                let about = format!("acknowledged by {holders} on host {}; {losses}", idea.host);
+                found.lost.push(format!("idea {} is not known on host {} ({about})", idea.id, host.at));
             }
         }
         for (id, owner) in known {
