@@ -54,7 +54,8 @@ impl Print {
         let folded = folded(&short);
         let words = folded.split(' ').filter(|word| !word.is_empty()).map(|word| hash(stem(word).as_bytes())).collect();
         let padded: Vec<char> = [' '].into_iter().chain(folded.chars()).chain([' ']).collect();
-        let shingle = |chars: &[char]| hash(chars.iter().collect::<String>().as_bytes());
+        // A character has 21 bits: three of them are their own number.
+        let shingle = |chars: &[char]| mix(chars.iter().fold(0, |sum, c| sum << 21 | u64::from(u32::from(*c))));
         let shingles = padded.windows(SHINGLE_CHARS).map(shingle).collect();
         Self { folded, shingles, words }
     }

@@ -19,8 +19,10 @@ use crate::ledger::index::{Filter, Hit, Indexed, LedgerIndex, Piece, prints};
 const GATHER: Duration = Duration::from_millis(250);
 /// Time without changes after which the writer and its memory go.
 const REST_AFTER: Duration = Duration::from_secs(2);
-/// Subjects that are read, and indexed, together.
+/// Subjects that are read together.
 const SUBJECTS_PER_STEP: usize = 256;
+/// Subjects that are committed together: each commit makes files, which are merged later.
+const SUBJECTS_PER_COMMIT: usize = 4_096;
 /// Characters of a subject that are indexed.
 const INDEXED_CHARS_MAX: usize = 64 * 1024;
 /// Time that a search waits for what was added before it.
@@ -151,10 +153,31 @@ fn hex(digest: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(digest)
 }
 
+/// Indexes some of what changed, and commits it.
 async fn step(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let some: Vec<(DocId, u64)> =
-        shared.ledger.pending().iter().take(SUBJECTS_PER_STEP).map(|(doc, n)| (*doc, *n)).collect();
-    let docs: Vec<DocId> = some.iter().map(|(doc, _)| *doc).collect();
+        shared.ledger.pending().iter().take(SUBJECTS_PER_COMMIT).map(|(doc, n)| (*doc, *n)).collect();
+    let mut is_dirty = false;
+    for some in some.chunks(SUBJECTS_PER_STEP) {
+        is_dirty |= put(shared, some.iter().map(|(doc, _)| *doc).collect()).await?;
+    }
+    // A writer costs threads and a buffer: outcomes alone, of which each job writes one, need none.
+    if is_dirty {
+        shared.ledger.ask(LedgerIndex::commit).await?;
+    }
+    let mut pending = shared.ledger.pending();
+    for (doc, n) in some {
+        if pending.get(&doc) == Some(&n) {
+            pending.remove(&doc);
+        }
+    }
+    drop(pending);
+    shared.ledger.indexed.notify_waiters();
+    Ok(())
+}
+
+/// Puts documents into the index as they stand; answers whether there is something to commit.
+async fn put(shared: &Arc<Shared>, docs: Vec<DocId>) -> anyhow::Result<bool> {
     let read = shared.core.ask(move |core| {
         // What came of jobs is found by the ideas that they served.
         let docs = docs.into_iter().filter(|doc| !core.replica().is_outcome(*doc));
@@ -167,30 +190,18 @@ async fn step(shared: &Arc<Shared>) -> anyhow::Result<()> {
             None => gone.push(doc),
         }
     }
-    let of_gone = shared.ledger.ask(move |index| {
-        if gone.is_empty() {
-            return Ok(Vec::new());
+    let written = shared.ledger.ask(move |index| {
+        let mut ids = Vec::new();
+        if !gone.is_empty() {
+            ids.extend(index.known()?.into_keys().filter(|id| gone.contains(&DocId::ledger(*id))));
         }
-        Ok(index.known()?.into_keys().filter(|id| gone.contains(&DocId::ledger(*id))).collect())
+        let is_dirty = !put.is_empty() || !ids.is_empty();
+        if is_dirty {
+            index.put(&put, &ids)?;
+        }
+        Ok(is_dirty)
     });
-    let gone: Vec<EntryId> = of_gone.await?.unwrap_or_default();
-    // A writer costs threads and a buffer: outcomes alone, of which each job writes one, need none.
-    if !put.is_empty() || !gone.is_empty() {
-        let written = shared.ledger.ask(move |index| {
-            index.put(&put, &gone)?;
-            index.commit()
-        });
-        written.await?;
-    }
-    let mut pending = shared.ledger.pending();
-    for (doc, n) in some {
-        if pending.get(&doc) == Some(&n) {
-            pending.remove(&doc);
-        }
-    }
-    drop(pending);
-    shared.ledger.indexed.notify_waiters();
-    Ok(())
+    Ok(written.await?.unwrap_or_default())
 }
 
 fn indexed(core: &NodeCore, doc: DocId) -> Option<Indexed> {

@@ -23,7 +23,7 @@ use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, Term};
 use super::analyser::Folding;
 
 /// Directory of the index below the node's; another layout has another name.
-const DIRECTORY: &str = "index/ledger-1";
+const DIRECTORY: &str = "index/ledger-2";
 const ANALYSER: &str = "folding";
 /// Memory of a writer, in bytes: the least that it takes. It is there only while something is written.
 const WRITER_BYTES: usize = 15_000_000;
