@@ -11,7 +11,7 @@ use crdt::ids::EntryId;
 use crdt::ledger::Print;
 use tantivy::collector::TopDocs;
 use tantivy::directory::MmapDirectory;
-use tantivy::indexer::IndexWriterOptions;
+use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::query::{AllQuery, BooleanQuery, BoostQuery, Occur, Query, QueryParser, RangeQuery, TermQuery};
 use tantivy::schema::{
     Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TantivyDocument, TextFieldIndexing, TextOptions, Value,
@@ -27,6 +27,9 @@ const DIRECTORY: &str = "index/ledger-2";
 const ANALYSER: &str = "folding";
 /// Memory of a writer, in bytes: the least that it takes. It is there only while something is written.
 const WRITER_BYTES: usize = 15_000_000;
+/// Subjects of a piece of the index up to which it is merged with others. Each subject has dozens of words that no other has (its
+/// bands), and to sort them again costs more than to look into a few pieces more.
+const MERGED_MAX: usize = 10_000;
 /// Entries that are compared with a new one, the most promising first.
 const CANDIDATES_MAX: usize = 64;
 /// How much more a word counts in a title than elsewhere.
@@ -198,7 +201,11 @@ impl LedgerIndex {
                     .num_merge_threads(1)
                     .memory_budget_per_thread(WRITER_BYTES)
                     .build();
-                slot.insert(self.index.writer_with_options(options)?)
+                let writer = self.index.writer_with_options(options)?;
+                let mut merges = LogMergePolicy::default();
+                merges.set_max_docs_before_merge(MERGED_MAX);
+                writer.set_merge_policy(Box::new(merges));
+                slot.insert(writer)
             }
         };
         let fields = self.fields;
