@@ -195,15 +195,18 @@ impl<S: Shelf> Replica<S> {
     /// Whether an entry is here, whoever wrote it.
     #[must_use]
     pub fn has_entry(&self, doc: DocId, id: EntryId) -> bool {
-        self.entry(doc, id).is_some()
+        self.entry_row(doc, id).is_some()
     }
 
     /// An entry of a document, whoever wrote it and whether it counts or not.
     #[must_use]
     pub fn entry(&self, doc: DocId, id: EntryId) -> Option<Signed> {
+        Signed::read(read_register_value(&self.entry_row(doc, id)?)?.1).ok()
+    }
+
+    fn entry_row(&self, doc: DocId, id: EntryId) -> Option<Vec<u8>> {
         let prefix = register_prefix(doc, &Key::Entry(id).to_string());
-        let (_, row) = self.shelf.scan(Table::Registers, &prefix, &prefix, 1).into_iter().next()?;
-        Signed::read(read_register_value(&row)?.1).ok()
+        self.shelf.scan(Table::Registers, &prefix, &prefix, 1).into_iter().next().map(|(_, row)| row)
     }
 
     fn idea_row(&self, doc: DocId) -> Option<IdeaRow> {
