@@ -130,6 +130,21 @@ fn a_job_ended_when_its_accepted_attempt_did_and_else_when_that_was_accepted() {
 }
 
 #[test]
+fn an_array_is_at_risk_when_the_result_of_any_of_its_tasks_is() {
+    let (mut one, _) = mesh();
+    let doc = DocId::job(JOB);
+    let array = JobSpec { array: 2, ..spec(&one, 1) };
+    one.append(&key(1), 1_000, &[Change::register(doc, &Key::Spec, &array)]);
+    for (start, at_risk) in [(0, false), (1, true)] {
+        let range = TaskRange { start, end: start + 1 };
+        let (outcome, reason) = (Outcome::Failed, String::new());
+        let accept = Accept { outcome, attempt: 0, node: None, because: None, at_risk, reason, at_ms: 1_900 };
+        one.append(&key(1), 2_000, &[Change::register(doc, &Key::Accept(range), &accept)]);
+        assert_eq!(one.job(JOB).expect("known").is_at_risk(), at_risk);
+    }
+}
+
+#[test]
 fn a_job_whose_claim_came_before_its_spec_is_listed() {
     let (mut one, bundles) = mesh();
     let mut two = replica_of(&one, &[&bundles[0], &bundles[1]]);

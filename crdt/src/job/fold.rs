@@ -583,6 +583,13 @@ impl Job {
             .map(|(_, accept)| accept)
     }
 
+    /// Whether the files of an accepted result had no second holder when it was accepted.
+    #[must_use]
+    pub fn is_at_risk(&self) -> bool {
+        let Some(submitter) = self.view.submitter else { return false };
+        accepts(self, submitter, &self.view.adopted).iter().any(|(_, accept)| accept.at_risk)
+    }
+
     /// Whether a claim counts for nothing: its writer may not run jobs, or its basis does not hold.
     #[must_use]
     pub fn is_void(&self, id: &ClaimId) -> bool {

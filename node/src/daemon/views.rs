@@ -180,7 +180,7 @@ pub(super) fn job_view((job, provisional): (&Job, bool), lists: &Lists, from: u3
         priority: job.priority(),
         reason: reason(job),
         provisional,
-        at_risk: job.accepted(0).is_some_and(|a| a.at_risk),
+        at_risk: job.is_at_risk(),
         sealed: job.seal().map(|seal| time(seal.3.2)),
         array: spec.array > 0,
         tasks_total: tasks,

@@ -138,14 +138,25 @@ impl History {
         disks.contains(&host) && disks.len() as u64 >= durable_on
     }
 
+    /// When each host's disk was next lost after a time.
+    fn next_losses(&self, at: Instant) -> BTreeMap<usize, Instant> {
+        let set_back = self.set_back.lock().expect("no panic");
+        let next = |losses: &Vec<(Instant, Instant)>| losses.iter().map(|loss| loss.1).filter(|when| *when >= at).min();
+        set_back.iter().filter_map(|(host, losses)| Some((*host, next(losses)?))).collect()
+    }
+
+    /// Whether there are such hosts and each of them lost its disk after a time.
+    pub(crate) fn all_lost(&self, hosts: &BTreeSet<usize>, at: Instant) -> bool {
+        let losses = self.next_losses(at);
+        !hosts.is_empty() && hosts.iter().all(|host| losses.contains_key(host))
+    }
+
     /// What is known of the disks that were lost after something was acknowledged, for people.
     pub(crate) fn losses_after(&self, at: Instant) -> String {
-        let set_back = self.set_back.lock().expect("no panic");
-        let of = |(host, losses): (&usize, &Vec<(Instant, Instant)>)| {
-            let next = losses.iter().map(|(_, when)| *when).filter(|when| *when >= at).min()?;
-            Some(format!("host {host} lost its disk {} s later", next.duration_since(at).as_secs()))
+        let later = |(host, when): (usize, Instant)| {
+            format!("host {host} lost its disk {} s later", when.duration_since(at).as_secs())
         };
-        set_back.iter().filter_map(of).collect::<Vec<_>>().join(", ")
+        self.next_losses(at).into_iter().map(later).collect::<Vec<_>>().join(", ")
     }
 
     pub(crate) fn problem(&self, problem: String) {
@@ -183,5 +194,27 @@ impl History {
 
     pub(crate) fn all_not_tried(&self) -> BTreeSet<String> {
         self.not_tried.lock().expect("no panic").clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_held_by_hosts_whose_disks_were_all_lost_later_is_excused_and_nothing_else() {
+        let (history, at) = (History::default(), Instant::now());
+        history.set_back(1, at);
+        assert!(history.all_lost(&[1].into(), at));
+        assert!(!history.all_lost(&[1, 2].into(), at), "host 2 has its disk");
+        assert!(!history.all_lost(&BTreeSet::new(), at), "nobody is known to have held it");
+        let later = Instant::now();
+        assert!(!history.all_lost(&[1].into(), later + Duration::from_secs(1)), "its disk was lost before");
+
+        assert!(history.is_excused(1, at, 1));
+        assert!(!history.is_excused(1, at, 2), "the other holder has its disk");
+        assert!(!history.is_excused(2, at, 1), "it has its disk");
+        history.set_back(2, at);
+        assert!(history.is_excused(1, at, 2));
     }
 }
