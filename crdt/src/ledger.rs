@@ -12,7 +12,7 @@ mod outcome;
 mod rank;
 mod text;
 
-pub use alike::{COMPARED_CHARS_MAX, Method, NEAR_MIN, Print};
+pub use alike::{COMPARED_CHARS_MAX, Method, NEAR_MIN, Print, SKETCH_BYTES, Sketch};
 pub use content::{
     Attachment, Content, Delegation, Evaluation, JobOutcome, Kind, Link, Relation, Source, Target, Transfer, Verdict,
 };

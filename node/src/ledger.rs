@@ -3,3 +3,4 @@
 mod analyser;
 pub(crate) mod file;
 pub(crate) mod index;
+mod sketches;

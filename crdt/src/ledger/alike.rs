@@ -1,16 +1,16 @@
 //! How alike two texts are: the same after folding, or near by their letters and words.
 //!
-//! Candidates come from MinHash with bands (Broder 1997; Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", ch. 3);
+//! Candidates come from sketches, MinHash of which only a byte of each hash is kept (Li and König, "b-Bit Minwise Hashing", 2010);
 //! whether one is near is then measured on the whole sets.
 
 use std::collections::BTreeSet;
 
 use super::text::{folded, stem};
 
-/// Bands per view of a text. More find more candidates.
-const BANDS: usize = 16;
-/// Hashes per band. More find fewer that are little alike.
-const ROWS: usize = 3;
+/// Hashes per view of a text in its sketch. More estimate better.
+const HASHES: usize = 32;
+/// Bytes of a sketch: of the letters, then of the words.
+pub const SKETCH_BYTES: usize = 2 * HASHES;
 /// Letters in a shingle.
 const SHINGLE_CHARS: usize = 3;
 /// From this score on two texts are near each other.
@@ -68,22 +68,19 @@ impl Print {
         half
     }
 
-    /// Numbers of which two texts that are near each other share at least one, nearly always.
+    /// The text's sketch; `None` where nothing of it is compared.
     #[must_use]
-    pub fn bands(&self) -> Vec<u64> {
-        let of = |set: &BTreeSet<u64>, view: u64| {
-            let least = |n: u64| set.iter().map(|value| mix(value ^ mix(n ^ (view << 32)))).min().unwrap_or(0);
-            (0..BANDS as u64)
-                .map(move |band| {
-                    let rows = (0..ROWS as u64).map(|row| least(band * ROWS as u64 + row));
-                    rows.fold(mix(band | (view << 32)), |sum, row| mix(sum ^ row))
-                })
-                .collect::<Vec<_>>()
-        };
+    pub fn sketch(&self) -> Option<Sketch> {
         if self.folded.is_empty() {
-            return Vec::new();
+            return None;
         }
-        [of(&self.shingles, 1), of(&self.words, 2)].concat()
+        let mut bytes = [0; SKETCH_BYTES];
+        for (n, byte) in (0..).zip(&mut bytes) {
+            let set = if n < HASHES as u64 { &self.shingles } else { &self.words };
+            let least = set.iter().map(|value| mix(value ^ mix(n))).min().unwrap_or(0);
+            *byte = least.to_le_bytes()[0];
+        }
+        Some(Sketch(bytes))
     }
 
     /// How alike they are, from 0 to 1, and by what: 1 only for texts that fold to the same.
@@ -95,6 +92,25 @@ impl Print {
         let letters = jaccard(&self.shingles, &other.shingles);
         let words = jaccard(&self.words, &other.words);
         ((letters.max(words) * 0.5 + (letters + words) * 0.25).min(0.999), Method::Near)
+    }
+}
+
+/// What estimates how alike two texts are without them: as many bytes of two sketches agree as their sets have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sketch(pub [u8; SKETCH_BYTES]);
+
+impl Sketch {
+    /// From this likeness on a text may be near: three deviations below what [`NEAR_MIN`] makes on average.
+    pub const CANDIDATE_MIN: u32 = 44;
+
+    /// An estimate of what [`Print::compare`] answers, times 128.
+    #[must_use]
+    pub fn likeness(&self, other: &Self) -> u32 {
+        let common = |view: std::ops::Range<usize>| -> u32 {
+            self.0[view.clone()].iter().zip(&other.0[view]).map(|(a, b)| u32::from(a == b)).sum()
+        };
+        let (letters, words) = (common(0..HASHES), common(HASHES..SKETCH_BYTES));
+        2 * letters.max(words) + letters + words
     }
 }
 

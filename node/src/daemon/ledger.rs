@@ -125,11 +125,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 /// Finds what differs between index and documents.
 async fn catch_up(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let directory = shared.options.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let index = LedgerIndex::open(&directory)?;
-        let known = index.known()?;
-        anyhow::Ok((index, known))
-    });
+    let opened = tokio::task::spawn_blocking(move || LedgerIndex::open(&directory));
     let (index, mut known) = opened.await??;
     shared.ledger.index.get_or_init(|| Arc::new(index));
     let mut after = None;
@@ -139,13 +135,13 @@ async fn catch_up(shared: &Arc<Shared>) -> anyhow::Result<()> {
         let Some((last, ..)) = page.last() else { break };
         after = Some(*last);
         let differs = page.into_iter().filter_map(|(doc, id, digest)| {
-            let known = id.and_then(|id| known.remove(&id));
+            let known = known.remove(&doc);
             (id.is_some() && known != Some(hex(&digest))).then_some(doc)
         });
         shared.ledger.changed(differs.collect::<Vec<_>>());
     }
     // What is in the index and no longer in the documents.
-    shared.ledger.changed(known.into_keys().map(DocId::ledger));
+    shared.ledger.changed(known.into_keys());
     Ok(())
 }
 
@@ -190,17 +186,7 @@ async fn put(shared: &Arc<Shared>, docs: Vec<DocId>) -> anyhow::Result<bool> {
             None => gone.push(doc),
         }
     }
-    let written = shared.ledger.ask(move |index| {
-        let mut ids = Vec::new();
-        if !gone.is_empty() {
-            ids.extend(index.known()?.into_keys().filter(|id| gone.contains(&DocId::ledger(*id))));
-        }
-        let is_dirty = !put.is_empty() || !ids.is_empty();
-        if is_dirty {
-            index.put(&put, &ids)?;
-        }
-        Ok(is_dirty)
-    });
+    let written = shared.ledger.ask(move |index| index.put(&put, &gone));
     Ok(written.await?.unwrap_or_default())
 }
 
@@ -235,9 +221,9 @@ fn indexed(core: &NodeCore, doc: DocId) -> Option<Indexed> {
 pub(super) async fn similar(shared: &Shared, title: &str, body: &str) -> anyhow::Result<Vec<Alike>> {
     let own = prints(title, body);
     let asked = own.clone();
-    let found = shared.ledger.ask(move |index| index.candidates(&asked)).await?.unwrap_or_default();
+    let found = shared.ledger.ask(move |index| Ok(index.candidates(&asked))).await?.unwrap_or_default();
     let pending: Vec<DocId> = shared.ledger.pending().keys().take(PENDING_COMPARED_MAX).copied().collect();
-    let docs: BTreeSet<DocId> = found.into_iter().map(DocId::ledger).chain(pending).collect();
+    let docs: BTreeSet<DocId> = found.into_iter().chain(pending).collect();
     let texts = shared.core.ask(move |core| {
         let text = |subject: Subject| {
             let stands = subject.status != crdt::ledger::Status::Retracted && !subject.is_of_command();

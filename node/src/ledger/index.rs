@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use anyhow::Context;
+use crdt::doc::DocId;
 use crdt::ids::EntryId;
 use crdt::ledger::Print;
 use tantivy::collector::TopDocs;
 use tantivy::directory::MmapDirectory;
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
-use tantivy::query::{AllQuery, BooleanQuery, BoostQuery, Occur, Query, QueryParser, RangeQuery, TermQuery};
+use tantivy::query::{AllQuery, BooleanQuery, Occur, Query, QueryParser, RangeQuery, TermQuery};
 use tantivy::schema::{
     Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TantivyDocument, TextFieldIndexing, TextOptions, Value,
 };
@@ -21,17 +22,16 @@ use tantivy::tokenizer::TextAnalyzer;
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, Term};
 
 use super::analyser::Folding;
+use super::sketches::{Sketched, Sketches};
 
 /// Directory of the index below the node's; another layout has another name.
-const DIRECTORY: &str = "index/ledger-2";
+const DIRECTORY: &str = "index/ledger-3";
 const ANALYSER: &str = "folding";
 /// Memory of a writer, in bytes: the least that it takes. It is there only while something is written.
 const WRITER_BYTES: usize = 15_000_000;
-/// Subjects of a piece of the index up to which it is merged with others. Each subject has dozens of words that no other has (its
-/// bands), and to sort them again costs more than to look into a few pieces more.
+/// Subjects of a piece of the index up to which it is merged with others: to look into a few pieces more costs less than to sort
+/// their words again.
 const MERGED_MAX: usize = 10_000;
-/// Entries that are compared with a new one, the most promising first.
-const CANDIDATES_MAX: usize = 64;
 /// How much more a word counts in a title than elsewhere.
 const TITLE_BOOST: f32 = 3.0;
 const SNIPPET_CHARS: usize = 160;
@@ -84,6 +84,8 @@ pub(crate) struct Piece {
 
 #[derive(Debug, Clone, Copy)]
 struct Fields {
+    /// The name of its document.
+    doc: Field,
     id: Field,
     digest: Field,
     title: Field,
@@ -95,8 +97,7 @@ struct Fields {
     owner: Field,
     language: Field,
     created: Field,
-    exact: Field,
-    band: Field,
+    sketch: Field,
 }
 
 /// The index and its files. Who reads never waits for who writes.
@@ -104,6 +105,7 @@ pub(crate) struct LedgerIndex {
     index: Index,
     reader: IndexReader,
     writer: Mutex<Option<IndexWriter>>,
+    sketches: RwLock<Sketches>,
     fields: Fields,
 }
 
@@ -113,7 +115,8 @@ fn schema() -> (Schema, Fields) {
         TextFieldIndexing::default().set_tokenizer(ANALYSER).set_index_option(IndexRecordOption::WithFreqsAndPositions);
     let text = TextOptions::default().set_indexing_options(indexing);
     let fields = Fields {
-        id: builder.add_text_field("id", STRING | STORED),
+        doc: builder.add_text_field("doc", STRING),
+        id: builder.add_text_field("id", STORED),
         digest: builder.add_text_field("digest", STORED),
         title: builder.add_text_field("title", text.clone()),
         body: builder.add_text_field("body", text.clone()),
@@ -124,8 +127,7 @@ fn schema() -> (Schema, Fields) {
         owner: builder.add_text_field("owner", STRING),
         language: builder.add_text_field("language", STRING),
         created: builder.add_u64_field("created", INDEXED),
-        exact: builder.add_text_field("exact", STRING),
-        band: builder.add_u64_field("band", INDEXED),
+        sketch: builder.add_bytes_field("sketch", STORED),
     };
     (builder.build(), fields)
 }
@@ -140,14 +142,16 @@ pub(crate) fn prints(title: &str, body: &str) -> Vec<Print> {
 }
 
 impl LedgerIndex {
-    /// Opens the index below a node's directory. Files that do not open are removed: what is in them is in the documents.
+    /// Opens the index below a node's directory, and answers the subjects that are in it, each with the digest that it had. Files
+    /// that do not open are removed: what is in them is in the documents.
     ///
     /// # Errors
     /// What keeps it from being made anew.
-    pub(crate) fn open(data_dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(data_dir: &Path) -> anyhow::Result<(Self, BTreeMap<DocId, String>)> {
         let directory = data_dir.join(DIRECTORY);
+        remove_other_layouts(&directory)?;
         match Self::open_at(&directory) {
-            Ok(index) => Ok(index),
+            Ok(opened) => Ok(opened),
             Err(error) => {
                 if directory.exists() {
                     tracing::warn!(%error, "the index of the ledger does not open and is made anew");
@@ -158,7 +162,7 @@ impl LedgerIndex {
         }
     }
 
-    fn open_at(directory: &PathBuf) -> anyhow::Result<Self> {
+    fn open_at(directory: &PathBuf) -> anyhow::Result<(Self, BTreeMap<DocId, String>)> {
         std::fs::create_dir_all(directory)?;
         remove_unfinished(directory)?;
         let (schema, fields) = schema();
@@ -167,12 +171,15 @@ impl LedgerIndex {
         let damaged = index.validate_checksum()?;
         anyhow::ensure!(damaged.is_empty(), "{} of its files are damaged", damaged.len());
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        Ok(Self { index, reader, writer: Mutex::default(), fields })
+        let this = Self { index, reader, writer: Mutex::default(), sketches: RwLock::default(), fields };
+        let known = this.read_back()?;
+        Ok((this, known))
     }
 
-    /// The subjects that are in it, each with the digest that it had.
-    pub(crate) fn known(&self) -> anyhow::Result<BTreeMap<EntryId, String>> {
+    /// Takes in the sketches that are kept, and answers the digests.
+    fn read_back(&self) -> anyhow::Result<BTreeMap<DocId, String>> {
         let searcher = self.reader.searcher();
+        let mut sketches = self.sketches.write().unwrap_or_else(PoisonError::into_inner);
         let mut known = BTreeMap::new();
         for segment in searcher.segment_readers() {
             let store = segment.get_store_reader(8)?;
@@ -180,6 +187,9 @@ impl LedgerIndex {
                 let doc = doc?;
                 let text = |field| doc.get_first(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
                 if let Ok(id) = text(self.fields.id).parse() {
+                    let id = DocId::ledger(id);
+                    let kept = doc.get_first(self.fields.sketch).and_then(|value| value.as_bytes());
+                    sketches.set(id, kept.and_then(Sketched::decode));
                     known.insert(id, text(self.fields.digest));
                 }
             }
@@ -187,11 +197,24 @@ impl LedgerIndex {
         Ok(known)
     }
 
-    /// Replaces subjects, and leaves out those that are gone; found by searches from [`LedgerIndex::commit`] on.
+    /// Replaces subjects, and leaves out those that are gone; found by searches from [`LedgerIndex::commit`] on. Answers whether
+    /// there is something to commit.
     ///
     /// # Errors
     /// Its files cannot be written.
-    pub(crate) fn put(&self, subjects: &[Indexed], gone: &[EntryId]) -> anyhow::Result<()> {
+    pub(crate) fn put(&self, subjects: &[Indexed], gone: &[DocId]) -> anyhow::Result<bool> {
+        let (searcher, fields) = (self.reader.searcher(), self.fields);
+        let term = |doc: &DocId| Term::from_field_text(fields.doc, &doc.to_string());
+        let mut old = Vec::new();
+        for doc in gone {
+            if searcher.doc_freq(&term(doc))? > 0 {
+                old.push(*doc);
+            }
+        }
+        if subjects.is_empty() && old.is_empty() {
+            return Ok(false);
+        }
+        old.extend(subjects.iter().map(|subject| DocId::ledger(subject.id)));
         let mut slot = self.writer();
         let writer = match &mut *slot {
             Some(writer) => writer,
@@ -208,13 +231,17 @@ impl LedgerIndex {
                 slot.insert(writer)
             }
         };
-        let fields = self.fields;
-        for id in gone.iter().chain(subjects.iter().map(|subject| &subject.id)) {
-            writer.delete_term(Term::from_field_text(fields.id, &id.to_string()));
+        let mut sketches = self.sketches.write().unwrap_or_else(PoisonError::into_inner);
+        for doc in old {
+            writer.delete_term(term(&doc));
+            sketches.set(doc, None);
         }
+        drop(sketches);
         for subject in subjects {
             let mut doc = TantivyDocument::default();
+            let name = DocId::ledger(subject.id);
             for (field, text) in [
+                (fields.doc, &name.to_string()),
                 (fields.id, &subject.id.to_string()),
                 (fields.digest, &subject.digest),
                 (fields.title, &subject.title),
@@ -231,13 +258,14 @@ impl LedgerIndex {
                 doc.add_text(fields.tag, crdt::ledger::folded(tag));
             }
             doc.add_u64(fields.created, subject.created_ms);
-            for print in prints(&subject.title, &subject.body) {
-                doc.add_text(fields.exact, exact(&print));
-                print.bands().into_iter().for_each(|band| doc.add_u64(fields.band, band));
+            let sketched = Sketched::of(&prints(&subject.title, &subject.body));
+            if let Some(sketched) = &sketched {
+                doc.add_bytes(fields.sketch, &sketched.encode());
             }
             writer.add_document(doc)?;
+            self.sketches.write().unwrap_or_else(PoisonError::into_inner).set(name, sketched);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Makes what was put durable, and seen by searches.
@@ -269,22 +297,9 @@ impl LedgerIndex {
     }
 
     /// The subjects that have most in common with these prints, the most promising first.
-    pub(crate) fn candidates(&self, prints: &[Print]) -> anyhow::Result<Vec<EntryId>> {
-        let mut parts: Vec<(Occur, Box<dyn Query>)> = Vec::new();
-        for print in prints {
-            let term = Term::from_field_text(self.fields.exact, &exact(print));
-            let same = BoostQuery::new(Box::new(TermQuery::new(term, IndexRecordOption::Basic)), 100.0);
-            parts.push((Occur::Should, Box::new(same)));
-            parts.extend(print.bands().into_iter().map(|band| {
-                let term = Term::from_field_u64(self.fields.band, band);
-                let query: Box<dyn Query> = Box::new(TermQuery::new(term, IndexRecordOption::Basic));
-                (Occur::Should, query)
-            }));
-        }
-        let searcher = self.reader.searcher();
-        let found =
-            searcher.search(&BooleanQuery::new(parts), &TopDocs::with_limit(CANDIDATES_MAX).order_by_score())?;
-        Ok(self.hits(&searcher, found)?.into_iter().map(|hit| hit.id).collect())
+    pub(crate) fn candidates(&self, prints: &[Print]) -> Vec<DocId> {
+        let Some(own) = Sketched::of(prints) else { return Vec::new() };
+        self.sketches.read().unwrap_or_else(PoisonError::into_inner).candidates(&own)
     }
 
     fn hits(&self, searcher: &Searcher, found: Vec<(f32, tantivy::DocAddress)>) -> anyhow::Result<Vec<Hit>> {
@@ -361,8 +376,16 @@ impl LedgerIndex {
     }
 }
 
-fn exact(print: &Print) -> String {
-    data_encoding::HEXLOWER.encode(&print.exact())
+/// Removes what versions with another layout have left.
+fn remove_other_layouts(directory: &Path) -> anyhow::Result<()> {
+    let Some(parent) = directory.parent().filter(|parent| parent.is_dir()) else { return Ok(()) };
+    for entry in std::fs::read_dir(parent)? {
+        let path = entry?.path();
+        if path != directory && path.is_dir() {
+            std::fs::remove_dir_all(path).context("an old index cannot be removed")?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes files that were being written when a process ended.
@@ -401,13 +424,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kill_left_half_written_goes_when_the_index_is_opened() {
+    fn what_a_kill_left_half_written_and_what_another_version_left_goes_when_the_index_is_opened() {
         let root = tempfile::tempdir().expect("a directory");
         drop(LedgerIndex::open(root.path()).expect("opens"));
         let half = root.path().join(DIRECTORY).join(".tmpXYZ");
         std::fs::write(&half, "half").expect("written");
+        let old = root.path().join("index/ledger-1");
+        std::fs::create_dir(&old).expect("a directory of an older version");
         drop(LedgerIndex::open(root.path()).expect("opens"));
-        assert!(!half.exists());
+        assert!(!half.exists() && !old.exists());
     }
 
     #[test]
@@ -418,7 +443,7 @@ mod tests {
             subject(2, "Cache the toolchains", "Compilers are downloaded twice a day, says the log."),
             subject(9, "Cache everything", ""),
         ];
-        let index = LedgerIndex::open(root.path()).expect("opens");
+        let (index, _) = LedgerIndex::open(root.path()).expect("opens");
         index.put(&subjects, &[]).expect("put");
         index.commit().expect("committed");
         let find =
@@ -436,8 +461,16 @@ mod tests {
         );
         let piece = index.piece("downloading", &subjects[1].body).expect("a piece");
         assert_eq!(&piece.text[piece.marks[0].clone()], "downloaded");
-        let alike = index.candidates(&prints("Cache the tool chains", "")).expect("looked for");
-        assert_eq!(alike.first(), Some(&EntryId([2; 32])));
+        let alike = |index: &LedgerIndex| index.candidates(&prints("Cache the tool chains", "")).first().copied();
+        let two = DocId::ledger(EntryId([2; 32]));
+        assert_eq!(alike(&index), Some(two));
+        index.rest().expect("rests");
+        drop(index);
+        let (index, known) = LedgerIndex::open(root.path()).expect("opens again");
+        assert_eq!((known.len(), alike(&index)), (3, Some(two)));
+        index.put(&[], &[two]).expect("put");
+        index.commit().expect("committed");
+        assert_eq!((find(&index, "toolchain"), alike(&index)), (vec![], None));
         index.rest().expect("rests");
         drop(index);
         for file in std::fs::read_dir(root.path().join(DIRECTORY)).expect("files").flatten() {
@@ -447,7 +480,7 @@ mod tests {
                 std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("written");
             }
         }
-        let index = LedgerIndex::open(root.path()).expect("made anew");
-        assert!(index.known().expect("read").is_empty());
+        let (_, known) = LedgerIndex::open(root.path()).expect("made anew");
+        assert!(known.is_empty());
     }
 }

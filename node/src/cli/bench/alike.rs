@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use crdt::ledger::{NEAR_MIN, Print};
+use crdt::ledger::{NEAR_MIN, Print, Sketch};
 
 use super::Plan;
 use super::report::Row;
@@ -59,18 +59,16 @@ pub(super) async fn alike(plan: &Plan) -> anyhow::Result<Row> {
     .await?
 }
 
-/// Pairs of texts that share a band and are near each other, as a node finds them.
-fn pairs(prints: &[Print]) -> BTreeSet<(usize, usize)> {
-    let mut bands: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for (at, print) in prints.iter().enumerate() {
-        print.bands().into_iter().for_each(|band| bands.entry(band).or_default().push(at));
-    }
-    let of = |all: &Vec<usize>| {
-        let pairs = all.iter().enumerate().flat_map(|(n, a)| all[n + 1..].iter().map(|b| (*a, *b)));
-        pairs.collect::<Vec<_>>()
+/// Pairs of texts that are near each other, as a node finds them: by their sketches, then by comparison.
+fn pairs(prints: &[Print]) -> Vec<(usize, usize)> {
+    let sketches: Vec<Option<Sketch>> = prints.iter().map(Print::sketch).collect();
+    let may_be_near = |a: usize, b: usize| {
+        let likeness = sketches[a].zip(sketches[b]).map(|(a, b)| a.likeness(&b));
+        likeness >= Some(Sketch::CANDIDATE_MIN)
     };
-    let candidates: BTreeSet<(usize, usize)> = bands.values().flat_map(of).collect();
-    candidates.into_iter().filter(|(a, b)| prints[*a].compare(&prints[*b]).0 >= NEAR_MIN).collect()
+    let all = (0..prints.len()).flat_map(|a| (a + 1..prints.len()).map(move |b| (a, b)));
+    let candidates = all.filter(|(a, b)| may_be_near(*a, *b));
+    candidates.filter(|(a, b)| prints[*a].compare(&prints[*b]).0 >= NEAR_MIN).collect()
 }
 
 /// Records whose ids begin alike are of one person.
