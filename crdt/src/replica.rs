@@ -349,4 +349,26 @@ impl<S: Shelf> Replica<S> {
         let unbroken = (from_seq..).zip(rows).take_while(|(seq, (key, _))| *key == rows::bundle_key(author, *seq));
         unbroken.map(|(_, (_, wire))| wire.into()).collect()
     }
+    /// The same up to so many bytes in all, and one bundle at least; what is beyond is hardly read.
+    #[must_use]
+    pub fn bundles_within(&self, author: NodeId, from_seq: u64, limit: usize, bytes: usize) -> Vec<Bytes> {
+        let (mut found, mut sum, mut step): (Vec<Bytes>, _, _) = (Vec::new(), 0, 1);
+        while found.len() < limit {
+            let asked = step.min(limit - found.len());
+            let some = self.bundles(author, from_seq.saturating_add(found.len() as u64), asked);
+            let is_last = some.len() < asked;
+            for wire in some {
+                sum += wire.len();
+                if sum > bytes && !found.is_empty() {
+                    return found;
+                }
+                found.push(wire);
+            }
+            if is_last {
+                break;
+            }
+            step *= 2;
+        }
+        found
+    }
 }

@@ -270,3 +270,21 @@ fn no_delegation_covers_an_admin_s_acts() {
     one.append(&key(1), 1_000, &[Change::entry(&own)]);
     assert_eq!(status(&one), Some(Status::Accepted));
 }
+
+#[test]
+fn as_many_bundles_are_read_as_fit_and_one_at_least() {
+    let (mut one, _) = mesh();
+    for _ in 0..20 {
+        one.append(&key(1), 1_000, &[Change::register(DocId::job(JOB), &Key::Spec, &spec(&one, 1))]);
+    }
+    let all = one.bundles(node(1), 1, 99);
+    let bytes = |count: usize| all[..count].iter().map(bytes::Bytes::len).sum::<usize>();
+    let fit = |limit, bytes| one.bundles_within(node(1), 1, limit, bytes);
+    assert_eq!(fit(99, usize::MAX), all);
+    assert_eq!(fit(99, 0), all[..1]);
+    for count in 1..all.len() {
+        assert_eq!(fit(99, bytes(count)), all[..count]);
+        assert_eq!(fit(99, bytes(count + 1) - 1), all[..count]);
+        assert_eq!(fit(count, usize::MAX), all[..count]);
+    }
+}

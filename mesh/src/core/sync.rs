@@ -420,14 +420,8 @@ impl<S: Shelf> Core<S> {
     /// As many bundles from a place on as one message takes.
     pub(super) fn bundles_msg(&self, author: NodeId, from_seq: u64, receipt: bool) -> Msg {
         let head = self.replica.feeds().get(&author).map_or(0, |feed| feed.seq);
-        let (mut bundles, mut bytes) = (Vec::new(), 0);
-        for wire in self.replica.bundles(author, from_seq, BUNDLES_PER_MESSAGE_MAX) {
-            bytes += wire.len();
-            if bytes > BUNDLES_MESSAGE_BYTES_MAX && !bundles.is_empty() {
-                break;
-            }
-            bundles.push(ByteBuf::from(wire.to_vec()));
-        }
+        let wires = self.replica.bundles_within(author, from_seq, BUNDLES_PER_MESSAGE_MAX, BUNDLES_MESSAGE_BYTES_MAX);
+        let bundles: Vec<ByteBuf> = wires.iter().map(|wire| ByteBuf::from(wire.to_vec())).collect();
         let last = from_seq.saturating_add(bundles.len() as u64).saturating_sub(1);
         Msg::Bundles { bundles, receipt, more: (last < head).then_some((author, head)) }
     }

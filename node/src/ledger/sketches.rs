@@ -9,7 +9,7 @@ use crdt::doc::DocId;
 use crdt::ledger::{Print, SKETCH_BYTES, Sketch};
 
 /// Entries that are compared with a new one, the most promising first.
-const CANDIDATES_MAX: usize = 64;
+const CANDIDATES_MAX: usize = 24;
 /// Bytes of the hash by which the same texts are told from others.
 const EXACT_BYTES: usize = 8;
 /// Length of [`Sketched::encode`].
