@@ -12,6 +12,7 @@ mod inbox;
 mod join;
 mod ledger;
 mod logs;
+mod meaning;
 mod notes;
 mod presence;
 mod recording;
@@ -357,6 +358,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         tokio::spawn(driver::pump_effects(Arc::clone(&shared), effects)),
         tokio::spawn(changes::pump(Arc::clone(&shared))),
         tokio::spawn(ledger::keep(Arc::clone(&shared))),
+        tokio::spawn(meaning::keep(Arc::clone(&shared))),
         tokio::spawn(inbox::watch(Arc::clone(&shared))),
         tokio::spawn(shared.blobs.clone().gc_periodically(Duration::from_secs(300))),
         tokio::spawn(accepting::watch(Arc::clone(&shared))),

@@ -3,4 +3,5 @@
 mod analyser;
 pub(crate) mod file;
 pub(crate) mod index;
+pub(crate) mod meaning;
 mod sketches;

@@ -25,6 +25,8 @@ pub enum Method {
     Exact,
     /// They share most of their letters and words.
     Near,
+    /// A model finds that they mean the same.
+    Semantic,
 }
 
 impl Method {
@@ -34,6 +36,7 @@ impl Method {
         match self {
             Self::Exact => "exact",
             Self::Near => "near",
+            Self::Semantic => "semantic",
         }
     }
 }

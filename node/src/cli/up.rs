@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::{UsageError, values};
+use crate::ledger::meaning::Endpoint;
 
 /// Where jobs are locked into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -21,7 +22,7 @@ pub enum SandboxChoice {
 }
 
 /// Everything that `v6 up` was told. What is `None` keeps the value of the last start, or its default.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct UpOptions {
     /// Data directory.
     pub data_dir: PathBuf,
@@ -53,6 +54,8 @@ pub struct UpOptions {
     pub retention: mesh::Retention,
     /// Whether to refuse jobs that name no idea.
     pub require_idea: bool,
+    /// The model that tells which ideas mean the same.
+    pub embeddings: Option<Endpoint>,
     /// Print the ready line as JSON.
     pub json: bool,
 }
@@ -112,6 +115,15 @@ pub(super) struct UpArgs {
     /// Refuse jobs that name no idea (`v6 policy set require-idea on` does so for the whole mesh)
     #[arg(long)]
     require_idea: bool,
+    /// Compare ideas by their meaning too, with a model on this machine that answers like OpenAI's /v1/embeddings
+    #[arg(long, value_name = "URL")]
+    embeddings: Option<String>,
+    /// Name of that model
+    #[arg(long, value_name = "NAME", default_value = "default", requires = "embeddings")]
+    embeddings_model: String,
+    /// Cosine from which on two ideas mean the same, from 0 to 1; it depends on the model
+    #[arg(long, value_name = "COSINE", default_value_t = 0.8, requires = "embeddings")]
+    embeddings_min: f64,
     /// Print one line of JSON when ready
     #[arg(long)]
     json: bool,
@@ -131,6 +143,11 @@ fn options(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<UpOptions> {
     let labels = args.labels.map(|labels| {
         labels.into_iter().map(|label| label.trim().to_owned()).filter(|label| !label.is_empty()).collect()
     });
+    let endpoint = |url: String| {
+        Endpoint::parse(&url, args.embeddings_model, args.embeddings_min)
+            .map_err(|why| UsageError(format!("--embeddings: {why}")))
+    };
+    let embeddings = args.embeddings.map(endpoint).transpose()?;
     std::fs::create_dir_all(&data_dir)
         .with_context(|| format!("the data directory {} cannot be made", data_dir.display()))?;
     Ok(UpOptions {
@@ -149,6 +166,7 @@ fn options(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<UpOptions> {
         blob_quota_bytes: args.blob_quota,
         retention: mesh::Retention { keep_ms: args.retention, history_bytes_max: args.history_max },
         require_idea: args.require_idea,
+        embeddings,
         json: args.json,
     })
 }

@@ -13,7 +13,9 @@ use web_gateway::api::ApiError;
 
 use super::Shared;
 use super::driver::NodeCore;
+use super::meaning;
 use crate::ledger::index::{Filter, Hit, Indexed, LedgerIndex, Piece, prints};
+use crate::ledger::meaning::Meanings;
 
 /// Changes gather for this time before they are indexed together.
 const GATHER: Duration = Duration::from_millis(250);
@@ -41,7 +43,9 @@ pub(crate) struct Ledger {
     index: OnceLock<Arc<LedgerIndex>>,
     pending: Mutex<BTreeMap<DocId, u64>>,
     wake: Notify,
-    indexed: Notify,
+    pub(super) indexed: Notify,
+    /// What entries mean, where the owner has a model.
+    pub(super) meanings: OnceLock<Arc<Mutex<Meanings>>>,
     /// Held while something is compared with what is there and joined to it.
     pub(super) joining: tokio::sync::Mutex<()>,
     /// Held while the observation of a command is written.
@@ -77,7 +81,7 @@ impl Ledger {
     }
 
     /// Asks the index, on a thread that may block; `None` while it is not open.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&LedgerIndex) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<Option<T>> {
@@ -223,7 +227,8 @@ pub(super) async fn similar(shared: &Shared, title: &str, body: &str) -> anyhow:
     let asked = own.clone();
     let found = shared.ledger.ask(move |index| Ok(index.candidates(&asked))).await?.unwrap_or_default();
     let pending: Vec<DocId> = shared.ledger.pending().keys().take(PENDING_COMPARED_MAX).copied().collect();
-    let docs: BTreeSet<DocId> = found.into_iter().chain(pending).collect();
+    let same = meaning::same(shared, title, body).await;
+    let docs: BTreeSet<DocId> = found.into_iter().chain(pending).chain(same.keys().copied()).collect();
     let texts = shared.core.ask(move |core| {
         let text = |subject: Subject| {
             let stands = subject.status != crdt::ledger::Status::Retracted && !subject.is_of_command();
@@ -239,9 +244,13 @@ pub(super) async fn similar(shared: &Shared, title: &str, body: &str) -> anyhow:
         .into_iter()
         .map(|(id, title, body)| {
             let (score, method) = compare(&own, &prints(&title, &body));
-            Alike { id, score, method }
+            // Meaning is asked only where letters and words say nothing.
+            match same.get(&DocId::ledger(id)) {
+                Some(cosine) if score < NEAR_MIN => Alike { id, score: *cosine, method: Method::Semantic },
+                Some(_) | None => Alike { id, score, method },
+            }
         })
-        .filter(|alike| alike.score >= NEAR_MIN)
+        .filter(|alike| alike.score >= NEAR_MIN || alike.method == Method::Semantic)
         .collect();
     alike.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
     alike.truncate(SIMILAR_MAX);

@@ -302,6 +302,11 @@ impl LedgerIndex {
         self.sketches.read().unwrap_or_else(PoisonError::into_inner).candidates(&own)
     }
 
+    /// The subjects that are in it and have words.
+    pub(crate) fn docs(&self) -> Vec<DocId> {
+        self.sketches.read().unwrap_or_else(PoisonError::into_inner).docs()
+    }
+
     fn hits(&self, searcher: &Searcher, found: Vec<(f32, tantivy::DocAddress)>) -> anyhow::Result<Vec<Hit>> {
         let mut hits = Vec::with_capacity(found.len());
         for (score, address) in found {
@@ -381,7 +386,8 @@ fn remove_other_layouts(directory: &Path) -> anyhow::Result<()> {
     let Some(parent) = directory.parent().filter(|parent| parent.is_dir()) else { return Ok(()) };
     for entry in std::fs::read_dir(parent)? {
         let path = entry?.path();
-        if path != directory && path.is_dir() {
+        let is_index = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ledger-"));
+        if path != directory && is_index {
             std::fs::remove_dir_all(path).context("an old index cannot be removed")?;
         }
     }

@@ -83,6 +83,11 @@ impl Sketches {
         }
     }
 
+    /// The entries that are in it.
+    pub(super) fn docs(&self) -> Vec<DocId> {
+        self.rows.iter().map(|(doc, _)| *doc).collect()
+    }
+
     /// The entries that may be near, the most promising first.
     pub(super) fn candidates(&self, own: &Sketched) -> Vec<DocId> {
         let likeness = self.rows.iter().map(|(id, row)| (own.likeness(row), *id));
