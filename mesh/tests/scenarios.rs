@@ -231,7 +231,9 @@ fn a_node_far_behind_takes_part_before_it_has_the_whole_history() {
     let feed = |world: &World, at: usize| {
         world.nodes[at].core.as_ref().expect("it runs").replica().feeds().get(&author).cloned().unwrap_or_default()
     };
-    assert!(feed(&world, 0).seq > 1_000, "a long history");
+    let missing = feed(&world, 0).seq;
+    assert!(missing > 1_000, "a long history");
+    world.bundles_sent = Some(0);
     world.at_ms(70_000, Event::Restart(behind));
     let mut tail = None;
     for ms in 70_000..72_000 {
@@ -243,6 +245,8 @@ fn a_node_far_behind_takes_part_before_it_has_the_whole_history() {
     assert!(tail.is_some_and(|feed| feed.known_seq() > feed.seq + 100), "the newest came first");
     world.run_until_ms(90_000, |_| false);
     assert_eq!(feed(&world, behind), feed(&world, 0));
+    let sent = world.bundles_sent.expect("counted");
+    assert!(sent < missing + missing / 5, "{sent} bundles were sent where {missing} were missing");
     let hash = |at: usize| world.nodes[at].core.as_ref().expect("it runs").replica().state_hash();
     assert_eq!(hash(behind), hash(0));
 }

@@ -127,7 +127,7 @@ impl<S: Shelf> Core<S> {
             self.send(from, &Msg::Receipt { seq }, out);
         }
         if let Some((author, seq)) = more {
-            self.forget_wants(author);
+            // What was asked for meanwhile is not asked for again: each answer would double the questions.
             self.note_head(author, seq, from);
             self.want_missing(now, out);
         }
@@ -335,11 +335,6 @@ impl<S: Shelf> Core<S> {
         true
     }
 
-    fn forget_wants(&mut self, author: NodeId) {
-        self.wants.remove(&(author, false));
-        self.wants.remove(&(author, true));
-    }
-
     /// Gives a joiner the roster ahead of the feeds.
     fn on_ask_roster(&mut self, now: Now, from: NodeId, out: &mut Effects) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
@@ -457,8 +452,10 @@ impl<S: Shelf> Core<S> {
 
     /// What follows from bundles that became part of the replica.
     pub(super) fn after_applied(&mut self, applied: &Applied, out: &mut Effects) {
-        for (author, _) in &applied.bundles {
-            self.forget_wants(*author);
+        for (author, seq) in &applied.bundles {
+            // The beginning of a feed and its tail are asked for by themselves.
+            let is_of_tail = self.replica.feeds().get(author).is_some_and(|feed| feed.seq < *seq);
+            self.wants.remove(&(*author, is_of_tail));
         }
         for doc in &applied.docs {
             if let Some(id) = doc.as_job() {

@@ -89,6 +89,8 @@ pub(crate) struct World {
     pub(crate) counts: BTreeMap<&'static str, u64>,
     /// The first messages that left.
     pub(crate) sent: Vec<Vec<u8>>,
+    /// Bundles that went over direct streams, if they are counted.
+    pub(crate) bundles_sent: Option<u64>,
     /// Whether files that a node asks for ever come.
     pub(crate) files_come: bool,
     recording: Option<Recording>,
@@ -124,6 +126,7 @@ impl World {
             misbehaved: Vec::new(),
             counts: BTreeMap::new(),
             sent: Vec::new(),
+            bundles_sent: None,
             files_come: true,
             recording: None,
             retention,
@@ -291,6 +294,11 @@ impl World {
         self.hash_effect(at, &effect);
         match effect {
             Effect::Send(to, bytes) => {
+                if let Some(count) = &mut self.bundles_sent
+                    && let Some(mesh::msg::Msg::Bundles { bundles, .. }) = mesh::msg::Msg::decode(&bytes)
+                {
+                    *count += bundles.len() as u64;
+                }
                 let to = self.index(&to);
                 if self.links.contains(&pair(at, to)) {
                     let latency_us = self.rng.random_range(200..8_000);
