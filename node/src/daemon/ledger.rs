@@ -140,17 +140,13 @@ async fn catch_up(shared: &Arc<Shared>) -> anyhow::Result<()> {
         after = Some(*last);
         let differs = page.into_iter().filter_map(|(doc, id, digest)| {
             let known = known.remove(&doc);
-            (id.is_some() && known != Some(hex(&digest))).then_some(doc)
+            (id.is_some() && known != Some(digest)).then_some(doc)
         });
         shared.ledger.changed(differs.collect::<Vec<_>>());
     }
     // What is in the index and no longer in the documents.
     shared.ledger.changed(known.into_keys());
     Ok(())
-}
-
-fn hex(digest: &[u8]) -> String {
-    data_encoding::HEXLOWER.encode(digest)
 }
 
 /// Indexes some of what changed, and commits it.
@@ -208,7 +204,7 @@ fn indexed(core: &NodeCore, doc: DocId) -> Option<Indexed> {
     }
     Some(Indexed {
         id: subject.root.id,
-        digest: hex(&digest),
+        digest,
         title: subject.root.says.title.clone(),
         body: short(&subject.root.says.body),
         comments: short(&comments),

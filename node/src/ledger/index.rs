@@ -41,7 +41,7 @@ const SNIPPET_CHARS: usize = 160;
 pub(crate) struct Indexed {
     pub(crate) id: EntryId,
     /// Changes with the subject's fold.
-    pub(crate) digest: String,
+    pub(crate) digest: [u8; 32],
     pub(crate) title: String,
     pub(crate) body: String,
     /// What others said about it.
@@ -116,8 +116,8 @@ fn schema() -> (Schema, Fields) {
     let text = TextOptions::default().set_indexing_options(indexing);
     let fields = Fields {
         doc: builder.add_text_field("doc", STRING),
-        id: builder.add_text_field("id", STORED),
-        digest: builder.add_text_field("digest", STORED),
+        id: builder.add_bytes_field("id", STORED),
+        digest: builder.add_bytes_field("digest", STORED),
         title: builder.add_text_field("title", text.clone()),
         body: builder.add_text_field("body", text.clone()),
         comments: builder.add_text_field("comments", text),
@@ -147,7 +147,7 @@ impl LedgerIndex {
     ///
     /// # Errors
     /// What keeps it from being made anew.
-    pub(crate) fn open(data_dir: &Path) -> anyhow::Result<(Self, BTreeMap<DocId, String>)> {
+    pub(crate) fn open(data_dir: &Path) -> anyhow::Result<(Self, BTreeMap<DocId, [u8; 32]>)> {
         let directory = data_dir.join(DIRECTORY);
         remove_other_layouts(&directory)?;
         match Self::open_at(&directory) {
@@ -162,39 +162,18 @@ impl LedgerIndex {
         }
     }
 
-    fn open_at(directory: &PathBuf) -> anyhow::Result<(Self, BTreeMap<DocId, String>)> {
+    fn open_at(directory: &PathBuf) -> anyhow::Result<(Self, BTreeMap<DocId, [u8; 32]>)> {
         std::fs::create_dir_all(directory)?;
         remove_unfinished(directory)?;
-        let (schema, fields) = schema();
-        let index = Index::open_or_create(MmapDirectory::open(directory)?, schema)?;
-        index.tokenizers().register(ANALYSER, TextAnalyzer::from(Folding));
+        // All of it is read once, and then mapped anew: pages that were read stay in memory as long as their mapping.
+        let (index, fields) = files(directory)?;
         let damaged = index.validate_checksum()?;
         anyhow::ensure!(damaged.is_empty(), "{} of its files are damaged", damaged.len());
+        let (sketches, known) = read_back(&index, fields)?;
+        drop(index);
+        let (index, fields) = files(directory)?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        let this = Self { index, reader, writer: Mutex::default(), sketches: RwLock::default(), fields };
-        let known = this.read_back()?;
-        Ok((this, known))
-    }
-
-    /// Takes in the sketches that are kept, and answers the digests.
-    fn read_back(&self) -> anyhow::Result<BTreeMap<DocId, String>> {
-        let searcher = self.reader.searcher();
-        let mut sketches = self.sketches.write().unwrap_or_else(PoisonError::into_inner);
-        let mut known = BTreeMap::new();
-        for segment in searcher.segment_readers() {
-            let store = segment.get_store_reader(8)?;
-            for doc in store.iter::<TantivyDocument>(segment.alive_bitset()) {
-                let doc = doc?;
-                let text = |field| doc.get_first(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
-                if let Ok(id) = text(self.fields.id).parse() {
-                    let id = DocId::ledger(id);
-                    let kept = doc.get_first(self.fields.sketch).and_then(|value| value.as_bytes());
-                    sketches.set(id, kept.and_then(Sketched::decode));
-                    known.insert(id, text(self.fields.digest));
-                }
-            }
-        }
-        Ok(known)
+        Ok((Self { index, reader, writer: Mutex::default(), sketches: RwLock::new(sketches), fields }, known))
     }
 
     /// Replaces subjects, and leaves out those that are gone; found by searches from [`LedgerIndex::commit`] on. Answers whether
@@ -242,8 +221,6 @@ impl LedgerIndex {
             let name = DocId::ledger(subject.id);
             for (field, text) in [
                 (fields.doc, &name.to_string()),
-                (fields.id, &subject.id.to_string()),
-                (fields.digest, &subject.digest),
                 (fields.title, &subject.title),
                 (fields.body, &subject.body),
                 (fields.comments, &subject.comments),
@@ -257,6 +234,8 @@ impl LedgerIndex {
             for tag in &subject.tags {
                 doc.add_text(fields.tag, crdt::ledger::folded(tag));
             }
+            doc.add_bytes(fields.id, &subject.id.0);
+            doc.add_bytes(fields.digest, &subject.digest);
             doc.add_u64(fields.created, subject.created_ms);
             let sketched = Sketched::of(&prints(&subject.title, &subject.body));
             if let Some(sketched) = &sketched {
@@ -311,8 +290,8 @@ impl LedgerIndex {
         let mut hits = Vec::with_capacity(found.len());
         for (score, address) in found {
             let doc: TantivyDocument = searcher.doc(address)?;
-            let id = doc.get_first(self.fields.id).and_then(|value| value.as_str()).and_then(|id| id.parse().ok());
-            hits.extend(id.map(|id| Hit { id, score }));
+            let id = doc.get_first(self.fields.id).and_then(|value| value.as_bytes()?.try_into().ok());
+            hits.extend(id.map(|id| Hit { id: EntryId(id), score }));
         }
         Ok(hits)
     }
@@ -394,6 +373,37 @@ fn remove_other_layouts(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn files(directory: &Path) -> anyhow::Result<(Index, Fields)> {
+    let (schema, fields) = schema();
+    // What is looked up lies anywhere: to read its surroundings too would fill memory.
+    #[cfg(unix)]
+    let mapped = MmapDirectory::open_with_madvice(directory, tantivy::directory::Advice::Random)?;
+    #[cfg(not(unix))]
+    let mapped = MmapDirectory::open(directory)?;
+    let index = Index::open_or_create(mapped, schema)?;
+    index.tokenizers().register(ANALYSER, TextAnalyzer::from(Folding));
+    Ok((index, fields))
+}
+
+/// The sketches that are kept, and the digests of all subjects.
+fn read_back(index: &Index, fields: Fields) -> anyhow::Result<(Sketches, BTreeMap<DocId, [u8; 32]>)> {
+    let (mut sketches, mut known) = (Sketches::default(), BTreeMap::new());
+    for segment in index.reader()?.searcher().segment_readers() {
+        let store = segment.get_store_reader(1)?;
+        for doc in store.iter::<TantivyDocument>(segment.alive_bitset()) {
+            let doc = doc?;
+            let kept = |field| doc.get_first(field).and_then(|value| value.as_bytes());
+            let hash = |field| -> Option<[u8; 32]> { kept(field)?.try_into().ok() };
+            if let Some((id, digest)) = hash(fields.id).zip(hash(fields.digest)) {
+                let doc = DocId::ledger(EntryId(id));
+                sketches.set(doc, kept(fields.sketch).and_then(Sketched::decode));
+                known.insert(doc, digest);
+            }
+        }
+    }
+    Ok((sketches, known))
+}
+
 /// Removes files that were being written when a process ended.
 fn remove_unfinished(directory: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
@@ -412,7 +422,7 @@ mod tests {
     fn subject(n: u8, title: &str, body: &str) -> Indexed {
         Indexed {
             id: EntryId([n; 32]),
-            digest: format!("{n}"),
+            digest: [n; 32],
             title: title.into(),
             body: body.into(),
             comments: String::new(),

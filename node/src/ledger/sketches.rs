@@ -56,19 +56,19 @@ impl Sketched {
 #[derive(Debug, Default)]
 pub(super) struct Sketches {
     rows: Vec<(DocId, Sketched)>,
-    at: HashMap<DocId, usize>,
+    at: HashMap<DocId, u32>,
 }
 
 impl Sketches {
     /// Puts an entry's sketch in, or in the place of its old one; `None` takes it out.
     pub(super) fn set(&mut self, id: DocId, sketched: Option<Sketched>) {
-        match (self.at.get(&id).copied(), sketched) {
+        match (self.at.get(&id).map(|at| *at as usize), sketched) {
             (Some(at), Some(sketched)) => self.rows[at].1 = sketched,
             (Some(at), None) => {
                 self.at.remove(&id);
                 self.rows.swap_remove(at);
                 if let Some((moved, _)) = self.rows.get(at) {
-                    self.at.insert(*moved, at);
+                    self.at.insert(*moved, number(at));
                 }
             }
             (None, Some(sketched)) => {
@@ -76,7 +76,7 @@ impl Sketches {
                     // Twice as much, as vectors grow by themselves, would be most of it.
                     self.rows.reserve_exact(self.rows.len() / 8 + 64);
                 }
-                self.at.insert(id, self.rows.len());
+                self.at.insert(id, number(self.rows.len()));
                 self.rows.push((id, sketched));
             }
             (None, None) => {}
@@ -100,6 +100,11 @@ impl Sketches {
         found.sort_unstable_by(best_first);
         found.into_iter().map(|(_, id)| id).collect()
     }
+}
+
+/// A row's number. There are never as many rows as it has room for: they would be 600 GB.
+fn number(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
