@@ -2,6 +2,7 @@
 //! anew when its files are missing or damaged.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::{Bound, Range};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -15,7 +16,8 @@ use tantivy::directory::MmapDirectory;
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::query::{AllQuery, BooleanQuery, Occur, Query, QueryParser, RangeQuery, TermQuery};
 use tantivy::schema::{
-    Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TantivyDocument, TextFieldIndexing, TextOptions, Value,
+    FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TantivyDocument, TextFieldIndexing, TextOptions,
+    Value,
 };
 use tantivy::snippet::SnippetGenerator;
 use tantivy::tokenizer::TextAnalyzer;
@@ -27,6 +29,7 @@ use super::sketches::{Sketched, Sketches};
 /// Directory of the index below the node's; another layout has another name.
 const DIRECTORY: &str = "index/ledger-3";
 const ANALYSER: &str = "folding";
+const QUARTERS: [&str; 4] = ["id0", "id1", "id2", "id3"];
 /// Memory of a writer, in bytes: the least that it takes. It is there only while something is written.
 const WRITER_BYTES: usize = 15_000_000;
 /// Subjects of a piece of the index up to which it is merged with others: to look into a few pieces more costs less than to sort
@@ -86,7 +89,10 @@ pub(crate) struct Piece {
 struct Fields {
     /// The name of its document.
     doc: Field,
+    /// The subject's id, for who opens the index; and a quarter of it each, for searches: their columns are a small part of what is
+    /// stored, and pages that a search touched stay in memory.
     id: Field,
+    quarters: [Field; 4],
     digest: Field,
     title: Field,
     body: Field,
@@ -117,6 +123,7 @@ fn schema() -> (Schema, Fields) {
     let fields = Fields {
         doc: builder.add_text_field("doc", STRING),
         id: builder.add_bytes_field("id", STORED),
+        quarters: QUARTERS.map(|name| builder.add_u64_field(name, FAST)),
         digest: builder.add_bytes_field("digest", STORED),
         title: builder.add_text_field("title", text.clone()),
         body: builder.add_text_field("body", text.clone()),
@@ -235,6 +242,9 @@ impl LedgerIndex {
                 doc.add_text(fields.tag, crdt::ledger::folded(tag));
             }
             doc.add_bytes(fields.id, &subject.id.0);
+            for (field, quarter) in fields.quarters.into_iter().zip(subject.id.0.as_chunks().0) {
+                doc.add_u64(field, u64::from_be_bytes(*quarter));
+            }
             doc.add_bytes(fields.digest, &subject.digest);
             doc.add_u64(fields.created, subject.created_ms);
             let sketched = Sketched::of(&prints(&subject.title, &subject.body));
@@ -288,10 +298,21 @@ impl LedgerIndex {
 
     fn hits(&self, searcher: &Searcher, found: Vec<(f32, tantivy::DocAddress)>) -> anyhow::Result<Vec<Hit>> {
         let mut hits = Vec::with_capacity(found.len());
+        let mut columns = BTreeMap::new();
         for (score, address) in found {
-            let doc: TantivyDocument = searcher.doc(address)?;
-            let id = doc.get_first(self.fields.id).and_then(|value| value.as_bytes()?.try_into().ok());
-            hits.extend(id.map(|id| Hit { id: EntryId(id), score }));
+            let of_segment = match columns.entry(address.segment_ord) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(vacant) => {
+                    let fields = searcher.segment_reader(address.segment_ord).fast_fields();
+                    let opened: Vec<_> = QUARTERS.iter().map(|name| fields.u64(name)).collect::<Result<_, _>>()?;
+                    vacant.insert(opened)
+                }
+            };
+            let mut id = [0; EntryId::LEN];
+            for (quarter, column) in id.as_chunks_mut().0.iter_mut().zip(of_segment) {
+                *quarter = column.first(address.doc_id).context("a subject without its id")?.to_be_bytes();
+            }
+            hits.push(Hit { id: EntryId(id), score });
         }
         Ok(hits)
     }
