@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use crdt::ledger::{NEAR_MIN, Print, Sketch};
@@ -14,6 +14,8 @@ use super::stats::short;
 
 /// Shortest paragraph, in words, of which one can be left out and most remains.
 const WORDS_MIN: usize = 6;
+/// Sketches of a large ledger.
+const SKETCHES: usize = 100_000;
 
 /// Pairs that were found, and that should have been.
 #[derive(Default)]
@@ -45,6 +47,7 @@ pub(super) async fn alike(plan: &Plan) -> anyhow::Result<Row> {
         let records = febrl(&texts.join("febrl.csv"))?;
         let (languages, paragraphs, again, alarms) = udhr(&texts.join("udhr"))?;
         let took = begun.elapsed().as_secs_f64();
+        let look = look_through();
         Ok(row
             .told(format!(
                 "FEBRL {}; UDHR, a word left out: {}; {alarms} different paragraphs of a language alike",
@@ -52,11 +55,28 @@ pub(super) async fn alike(plan: &Plan) -> anyhow::Result<Row> {
                 again.words()
             ))
             .note(format!(
-                "{paragraphs} different paragraphs of at least {WORDS_MIN} words in {languages} languages, compared within each; {} s in all",
-                short(took)
+                "{paragraphs} different paragraphs of at least {WORDS_MIN} words in {languages} languages, compared within each; {} s in all; {SKETCHES} sketches are looked through in {} ms",
+                short(took),
+                short(look.as_secs_f64() * 1e3)
             )))
     })
     .await?
+}
+
+/// Time to compare a text with as many sketches as a large ledger has: the median of some.
+fn look_through() -> Duration {
+    let sketch = |n: usize| Print::of(&format!("entry {n} of a ledger")).sketch();
+    let sketches: Vec<Sketch> = (0..SKETCHES).filter_map(|n| sketch(n % 1_000)).collect();
+    let mut times: Vec<Duration> = (0..9)
+        .filter_map(|n| {
+            let own = sketch(n)?;
+            let begun = Instant::now();
+            std::hint::black_box(sketches.iter().map(|other| own.likeness(other)).max());
+            Some(begun.elapsed())
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 /// Pairs of texts that are near each other, as a node finds them: by their sketches, then by comparison.
