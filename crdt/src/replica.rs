@@ -349,6 +349,7 @@ impl<S: Shelf> Replica<S> {
         let unbroken = (from_seq..).zip(rows).take_while(|(seq, (key, _))| *key == rows::bundle_key(author, *seq));
         unbroken.map(|(_, (_, wire))| wire.into()).collect()
     }
+
     /// The same up to so many bytes in all, and one bundle at least; what is beyond is hardly read.
     #[must_use]
     pub fn bundles_within(&self, author: NodeId, from_seq: u64, limit: usize, bytes: usize) -> Vec<Bytes> {

@@ -199,7 +199,13 @@ impl Meanings {
             self.dimensions = first.len();
         }
         let fits = rows.iter().all(|(_, vector)| vector.len() == self.dimensions);
-        anyhow::ensure!(fits, "vectors of {} numbers do not compare with {}", first.len(), self.dimensions);
+        anyhow::ensure!(
+            fits,
+            "vectors of {} numbers do not compare with {}: if the model is another one now, give it another name or remove {}",
+            first.len(),
+            self.dimensions,
+            self.path.display()
+        );
         let mut bytes = Vec::new();
         if begins {
             let head = Head { version: VERSION, model: self.model.clone(), dimensions: self.dimensions };
@@ -234,8 +240,8 @@ impl Meanings {
             let dot = dot as f64;
             dot / (length * norm(row)).max(1.0)
         };
-        let mut found: Vec<(DocId, f64)> = rows.map(|(doc, row)| (*doc, cosine(row))).collect();
-        found.retain(|(_, cosine)| *cosine >= least);
+        let near = rows.map(|(doc, row)| (*doc, cosine(row))).filter(|(_, cosine)| *cosine >= least);
+        let mut found: Vec<(DocId, f64)> = near.collect();
         found.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         found.truncate(NEAREST_MAX);
         found

@@ -1,7 +1,6 @@
 //! Sketches of all entries: what is like a text is found by looking at each of them.
 //!
-//! A hundred thousand are 17 MB. To look through them costs a few milliseconds, keeps nothing sorted, and misses nothing that a
-//! hash table of bands would find.
+//! To look through them keeps nothing sorted (docs/decisions/0021-what-is-alike-is-looked-through.md).
 
 use std::collections::HashMap;
 

@@ -220,10 +220,11 @@ fn one_job(host: &Host, history: &History, nodes: &BTreeMap<String, usize>, job:
     }
     found.lock().expect("no panic").finished += 1;
     for (task, expected) in tasks.iter().zip(&job.expected.stdout) {
-        let Err(what) = exact(host, job, task, expected) else { continue };
+        let Err(Wrong { what, is_missing }) = exact(host, job, task, expected) else { continue };
         let held_by = held_by(nodes, job, &shown, task);
         let mut found = found.lock().expect("no panic");
-        if history.all_lost(&held_by, job.at) {
+        // Disks that were lost excuse what is not there, and never what is there and wrong.
+        if is_missing && history.all_lost(&held_by, job.at) {
             found.excused += 1;
             continue;
         }
@@ -245,8 +246,14 @@ fn held_by(nodes: &BTreeMap<String, usize>, job: &Job, shown: &Value, task: &Val
     named.chain((shown["at_risk"] == false).then_some(job.host)).collect()
 }
 
+/// What is wrong with a task's streams or files, and whether they are only missing.
+struct Wrong {
+    what: String,
+    is_missing: bool,
+}
+
 /// Whether a task's streams and files are what its program wrote.
-fn exact(host: &Host, job: &Job, task: &Value, expected: &Bytes) -> Result<(), String> {
+fn exact(host: &Host, job: &Job, task: &Value, expected: &Bytes) -> Result<(), Wrong> {
     let index = task["index"].as_u64().unwrap_or(0).to_string();
     let attempt = match task["accepted_attempt"].as_u64() {
         Some(attempt) => attempt,
@@ -260,20 +267,25 @@ fn exact(host: &Host, job: &Job, task: &Value, expected: &Bytes) -> Result<(), S
     let got = Bytes::of(&logs.stdout);
     if got != *expected {
         let said = logs.complaint();
-        return Err(format!(
+        let what = format!(
             "stdout of task {index}, attempt {attempt}: {} bytes instead of {} ({said})",
             got.length, expected.length
-        ));
+        );
+        return Err(Wrong { what, is_missing: logs.code != Some(0) && got.length == 0 });
     }
     if logs.stderr != job.expected.stderr {
-        return Err(format!("stderr of task {index}: {:?}", logs.complaint()));
+        let what = format!("stderr of task {index}: {:?}", logs.complaint());
+        return Err(Wrong { what, is_missing: false });
     }
     if let Some((name, text)) = &job.expected.file {
-        let dir = tempfile::tempdir_in(host.temporary()).map_err(|error| error.to_string())?;
+        let dir = tempfile::tempdir_in(host.temporary())
+            .map_err(|error| Wrong { what: error.to_string(), is_missing: false })?;
         let ran = host.v6_within(READ_MAX, &["get", &job.id, &dir.path().to_string_lossy()]);
-        let got = std::fs::read_to_string(dir.path().join(name)).unwrap_or_else(|_| ran.complaint());
+        let got = std::fs::read_to_string(dir.path().join(name));
+        let is_missing = got.is_err() && ran.code != Some(0);
+        let got = got.unwrap_or_else(|_| ran.complaint());
         if got != *text {
-            return Err(format!("{name}: {got:?} instead of {text:?}"));
+            return Err(Wrong { what: format!("{name}: {got:?} instead of {text:?}"), is_missing });
         }
     }
     Ok(())
