@@ -9,6 +9,11 @@ end=$((SECONDS + minutes * 60))
 cargo build --quiet --release -p v6-node
 cargo build --quiet --release -p simulations
 echo "$minutes minutes from seed $seed"
+# One seed is one trace, whatever the build.
+cargo build --quiet -p simulations
+trace() { "$1" run --nodes 6 --jobs 30 --faults all --seed "$seed" --json | sed 's/.*"trace_hash":"\([0-9a-f]*\)".*/\1/'; }
+[ "$(trace target/debug/simulations)" = "$(trace target/release/simulations)" ] || { echo "seed $seed has two traces" >&2; exit 1; }
+target/release/simulations mutants
 while [ "$SECONDS" -lt "$end" ]; do
   left=$((end - SECONDS))
   nodes=$((5 + seed % 8))

@@ -24,6 +24,14 @@ pub use replay::{Replayed, replay};
 pub use report::{Bystander, Placement, Report};
 pub use search::{MutantFound, mutants, reduce, sweep};
 
+/// Reads a seed from a command line.
+///
+/// # Errors
+/// A sentence with the range.
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("a seed is a number from 0 to {}", u64::MAX))
+}
+
 /// Runs a plan.
 #[must_use]
 pub fn run(plan: Plan) -> Report {

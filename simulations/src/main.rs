@@ -84,7 +84,7 @@ struct RunArgs {
     #[arg(long)]
     hours: Option<f64>,
     /// Seed of everything that is drawn
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = simulations::seed)]
     seed: u64,
     /// Faults that may be drawn: all, none, or a list of names
     #[arg(long, default_value = "none")]
@@ -172,8 +172,9 @@ fn carry_out(command: Command) -> anyhow::Result<bool> {
         Command::Model { faults, states, mutant, json } => model(faults, states, mutant, json),
         Command::Scenario { file, json } => {
             let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-            let plan = serde_json::from_str(&text)
+            let plan: Plan = serde_json::from_str(&text)
                 .with_context(|| format!("{} is no scenario; `simulations reduce` prints one", file.display()))?;
+            plan.check().map_err(|why| anyhow::anyhow!("{} cannot be run: {why}", file.display()))?;
             show(&simulations::run(plan), json)
         }
     }
@@ -299,6 +300,7 @@ fn model(faults: usize, states: usize, mutant: Option<crdt::mutant::Mutant>, jso
 }
 
 fn reduce(args: &RunArgs) -> anyhow::Result<bool> {
+    crdt::mutant::make(args.mutant);
     let plan = Plan::draw(&args.wish()?);
     let reduced = simulations::reduce(plan, |plan, tries| {
         eprintln!("{tries} runs: {} nodes, {} jobs, {} faults", plan.nodes, plan.submits.len(), plan.steps.len());

@@ -188,6 +188,74 @@ pub struct Plan {
     pub end_ms: u64,
 }
 
+impl Step {
+    /// The nodes that it names.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<u32> {
+        match self {
+            Self::Split(_) | Self::Join | Self::Cancel(_) => Vec::new(),
+            Self::OneWay(a, b) => vec![*a, *b],
+            Self::Slow(at)
+            | Self::Crash(at, _)
+            | Self::Restart(at)
+            | Self::RestartDamaged(at)
+            | Self::Backup(at)
+            | Self::RestartBackup(at)
+            | Self::Burn(at)
+            | Self::DiskFull(at, _)
+            | Self::DiskSlow(at, _)
+            | Self::Pause(at)
+            | Self::Resume(at, _)
+            | Self::Jump(at, _)
+            | Self::Revoke(at)
+            | Self::Admit(at)
+            | Self::Offer(at)
+            | Self::Equivocate(at)
+            | Self::Forge(at)
+            | Self::Replay(at)
+            | Self::Flood(at) => vec![*at],
+        }
+    }
+}
+
+impl Plan {
+    /// Whether a plan that somebody wrote can be run: what it names is there.
+    ///
+    /// # Errors
+    /// A sentence that names what is not.
+    pub fn check(&self) -> Result<(), String> {
+        let all = self.nodes.saturating_add(self.spares);
+        if self.nodes == 0 || all > NODES_MAX {
+            return Err(format!("it has {all} nodes: a mesh has 1 to {NODES_MAX}"));
+        }
+        let steps = self.steps.iter().flat_map(|(_, step)| step.nodes());
+        let says = self.says.iter().flat_map(|saying| match saying.say {
+            Say::Offer(_, to) => vec![saying.node, to],
+            Say::Idea | Say::Take(_) | Say::Observe(_) | Say::Retract(_) => vec![saying.node],
+        });
+        let submits = self.submits.iter().map(|submit| submit.node);
+        if let Some(node) =
+            steps.chain(says).chain(submits).chain(self.idlers.iter().copied()).find(|node| *node >= all)
+        {
+            return Err(format!("it names node {node}, but its nodes are 0 to {}", all - 1));
+        }
+        let ideas = self.says.iter().filter_map(|saying| match saying.say {
+            Say::Idea => None,
+            Say::Offer(idea, _) | Say::Take(idea) | Say::Observe(idea) | Say::Retract(idea) => Some(idea),
+        });
+        let ideas = ideas.chain(self.submits.iter().filter_map(|submit| submit.idea));
+        if let Some(idea) = ideas.into_iter().find(|idea| *idea as usize >= self.says.len()) {
+            return Err(format!("it names the idea at place {idea}, but {} things are said", self.says.len()));
+        }
+        let after =
+            self.submits.iter().enumerate().find(|(n, submit)| submit.after.iter().any(|up| *up as usize >= *n));
+        if let Some((n, _)) = after {
+            return Err(format!("job {n} waits for one that does not come before it"));
+        }
+        Ok(())
+    }
+}
+
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Wish {

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::faults::Fault;
-use crate::plan::{Plan, Wish};
+use crate::plan::{Plan, Say, Saying, Wish};
 use crate::{Report, run};
 
 /// Runs that a reduction tries at most.
@@ -90,7 +90,7 @@ pub fn reduce(plan: Plan, mut progress: impl FnMut(&Plan, u32)) -> Option<Plan> 
     let (mut best, mut tries) = (plan, 0);
     loop {
         let before = best.clone();
-        for candidates in [fewer_submits, fewer_steps, calmer, fewer_nodes] {
+        for candidates in [fewer_submits, fewer_says, fewer_steps, calmer, fewer_nodes] {
             let mut at = 0;
             loop {
                 let list = candidates(&best);
@@ -136,6 +136,36 @@ fn without_submits(plan: &Plan, from: usize, to: usize) -> Plan {
     plan
 }
 
+/// Plans without a stretch of what is said; what is said about an idea goes with it, and a job that served it serves none.
+fn fewer_says(plan: &Plan) -> Vec<Plan> {
+    stretches(plan.says.len()).into_iter().map(|(from, to)| without_says(plan, from, to)).collect()
+}
+
+fn without_says(plan: &Plan, from: usize, to: usize) -> Plan {
+    let mut plan = plan.clone();
+    // Ideas are named by their place among what is said: the places that stay, and what they become.
+    let mut places: Vec<Option<u32>> = Vec::with_capacity(plan.says.len());
+    let mut kept = Vec::with_capacity(plan.says.len());
+    for (at, saying) in plan.says.drain(..).enumerate() {
+        let about = |place: u32| places.get(place as usize).copied().flatten();
+        let say = match saying.say {
+            Say::Idea => Some(Say::Idea),
+            Say::Offer(idea, to) => about(idea).map(|idea| Say::Offer(idea, to)),
+            Say::Take(idea) => about(idea).map(Say::Take),
+            Say::Observe(idea) => about(idea).map(Say::Observe),
+            Say::Retract(idea) => about(idea).map(Say::Retract),
+        };
+        let say = say.filter(|_| !(from..to).contains(&at));
+        places.push(say.as_ref().map(|_| u32::try_from(kept.len()).expect("few sayings")));
+        kept.extend(say.map(|say| Saying { say, ..saying }));
+    }
+    plan.says = kept;
+    for submit in &mut plan.submits {
+        submit.idea = submit.idea.and_then(|idea| places.get(idea as usize).copied().flatten());
+    }
+    plan
+}
+
 fn fewer_steps(plan: &Plan) -> Vec<Plan> {
     let without = |(from, to)| {
         let mut plan = plan.clone();
@@ -166,7 +196,10 @@ fn calmer(plan: &Plan) -> Vec<Plan> {
 /// A plan without its last node, where nothing of the plan needs it.
 fn fewer_nodes(plan: &Plan) -> Vec<Plan> {
     let last = plan.nodes.saturating_sub(1);
-    let needed = plan.submits.iter().any(|s| s.node == last) || plan.steps.iter().any(|(_, step)| names(step, last));
+    let is_said = |saying: &Saying| saying.node == last || matches!(saying.say, Say::Offer(_, to) if to == last);
+    let needed = plan.submits.iter().any(|s| s.node == last)
+        || plan.says.iter().any(is_said)
+        || plan.steps.iter().any(|(_, step)| step.nodes().contains(&last));
     if plan.nodes <= 2 || plan.spares > 0 || needed {
         return Vec::new();
     }
@@ -178,33 +211,6 @@ fn fewer_nodes(plan: &Plan) -> Vec<Plan> {
         }
     }
     vec![plan]
-}
-
-fn names(step: &crate::Step, node: u32) -> bool {
-    use crate::Step;
-    match step {
-        Step::Split(_) | Step::Join | Step::Cancel(_) => false,
-        Step::OneWay(a, b) => *a == node || *b == node,
-        Step::Slow(at)
-        | Step::Crash(at, _)
-        | Step::Restart(at)
-        | Step::RestartDamaged(at)
-        | Step::Backup(at)
-        | Step::RestartBackup(at)
-        | Step::Burn(at)
-        | Step::DiskFull(at, _)
-        | Step::DiskSlow(at, _)
-        | Step::Pause(at)
-        | Step::Resume(at, _)
-        | Step::Jump(at, _)
-        | Step::Revoke(at)
-        | Step::Admit(at)
-        | Step::Offer(at)
-        | Step::Equivocate(at)
-        | Step::Forge(at)
-        | Step::Replay(at)
-        | Step::Flood(at) => *at == node,
-    }
 }
 
 /// Stretches of a list: its halves, its quarters, and so on to single elements.

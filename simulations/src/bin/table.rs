@@ -19,6 +19,8 @@ const SIZES: [u32; 6] = [3, 10, 30, 100, 300, 1_000];
 /// Jobs of each simulated run: ten seconds at 50 a second.
 const JOBS: u32 = 500;
 const JOBS_QUICK: u32 = 100;
+/// Virtual time of the run without jobs.
+const IDLE_HOURS: f64 = 0.05;
 /// Size of the mesh of real nodes in the row `bystander` of `v6 bench`.
 const REAL_NODES: u32 = 20;
 
@@ -49,6 +51,8 @@ struct Grown {
     placement: (f64, f64),
     bytes: f64,
     messages: f64,
+    /// What the same time costs without any job, per job of the run.
+    idle_bytes: f64,
     /// Time of the processor per node and job, microseconds; an upper bound, with the simulation's own.
     cpu_us: f64,
 }
@@ -107,10 +111,15 @@ fn circumstances(args: &Args) -> String {
     let commit = say(Path::new("git"), &["rev-parse", "--short", "HEAD"]).unwrap_or_else(|| "unknown".into());
     let hq = "from importlib.metadata import version; print(version('hyperqueue'))";
     let hq = say(&args.python, &["-c", hq]).unwrap_or_else(|| "not there".into());
+    let peers = ["rsync", "syncthing", "xargs"].map(|peer| {
+        let line = say(Path::new(peer), &["--version"]).unwrap_or_else(|| format!("{peer}: not there"));
+        line.split_whitespace().take(4).collect::<Vec<_>>().join(" ")
+    });
     format!(
-        "{cores} cores ({}), commit {commit}, {}, HyperQueue {hq}.{}",
+        "{cores} cores ({}), commit {commit}, {}, HyperQueue {hq}, {}.{}",
         cpu.trim_start_matches([':', ' ', '\t']),
         say(&args.v6, &["--version"]).unwrap_or_else(|| "v6 of unknown version".into()),
+        peers.join(", "),
         if args.quick { " With QUICK=1: fewer repeats and smaller sizes, which say less." } else { "" },
     )
 }
@@ -161,12 +170,18 @@ fn grow(nodes: u32, jobs: u32) -> anyhow::Result<Grown> {
     let report = simulations::run(Plan::draw(&wish));
     ensure!(report.violations.is_empty(), "{nodes} nodes: {:?}", report.violations);
     let cpu = cpu_us().map_or(f64::NAN, |now| now - before.unwrap_or(0.0));
+    let quiet = simulations::run(Plan::draw(&Wish { jobs: 0, hours: Some(IDLE_HOURS), ..wish }));
+    #[allow(clippy::cast_precision_loss, reason = "milliseconds of a run")]
+    let per_ms = quiet.bystander.bytes_per_job / quiet.virtual_ms.max(1) as f64;
+    #[allow(clippy::cast_precision_loss, reason = "milliseconds of a run")]
+    let idle_bytes = per_ms * report.virtual_ms as f64 / f64::from(jobs);
     eprintln!("table: {nodes} nodes took {:.1} s", begun.elapsed().as_secs_f64());
     Ok(Grown {
         nodes,
         placement: (report.placement_ms.p50, report.placement_ms.p99),
         bytes: report.bystander.bytes_per_job,
         messages: report.bystander.messages_per_job,
+        idle_bytes,
         cpu_us: cpu / f64::from(nodes) / f64::from(jobs),
     })
 }
@@ -188,22 +203,29 @@ fn growth_table(grown: &[Grown], per_message_us: Option<f64>, text: &mut String)
     writeln!(text, "## As the mesh grows\nSimulated, LAN latencies, no-op jobs at 50 a second.\n")?;
     writeln!(
         text,
-        "| nodes | placement median, p99 | bystander per job | its processor, estimated | simulator's processor |"
+        "| nodes | placement median, p99 | bystander per job | beyond an idle mesh | its processor, estimated | simulator's processor |"
     )?;
-    writeln!(text, "| --- | --- | --- | --- | --- |")?;
+    writeln!(text, "| --- | --- | --- | --- | --- | --- |")?;
     for g in grown {
         let real = per_message_us.map_or_else(|| "-".to_owned(), |us| format!("{:.2} ms", us * g.messages / 1e3));
         writeln!(
             text,
-            "| {} | {:.1} ms, {:.1} ms | {:.0} B in {:.1} messages | {real} | {:.0} µs |",
-            g.nodes, g.placement.0, g.placement.1, g.bytes, g.messages, g.cpu_us
+            "| {} | {:.1} ms, {:.1} ms | {:.0} B in {:.1} messages | {:.0} B | {real} | {:.0} µs |",
+            g.nodes,
+            g.placement.0,
+            g.placement.1,
+            g.bytes,
+            g.messages,
+            (g.bytes - g.idle_bytes).max(0.0),
+            g.cpu_us
         )?;
     }
     writeln!(text, "\n![placement](placement.svg) ![bystander](bystander.svg)\n")?;
     let message = per_message_us.map_or_else(|| "not measured".to_owned(), |us| format!("{us:.0} µs"));
     writeln!(
         text,
-        "The bystander's bytes and messages hold copies by gossip and all idle traffic of the time. Estimated: the\n\
+        "The bystander's bytes and messages hold copies by gossip and all idle traffic of the time; beyond an idle mesh: less\n\
+         what {IDLE_HOURS} virtual hours without a job bring, in the same time. Estimated: the\n\
          messages, each at what one costs a real node (row `bystander`, all of its processor's time over the messages of\n\
          {REAL_NODES} simulated nodes: {message}). The simulator's processor: all of its time per node and job."
     )?;

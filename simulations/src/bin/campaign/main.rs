@@ -22,7 +22,7 @@ struct Args {
     #[arg(long, default_value_t = 90)]
     seconds: u64,
     /// Seed of what is drawn
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = simulations::seed)]
     seed: u64,
     /// Faults: all, none, list, or a list of names
     #[arg(long, default_value = "all")]

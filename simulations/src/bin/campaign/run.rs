@@ -24,6 +24,8 @@ use judge::Judgement;
 use lan::Lan;
 use load::Person;
 
+/// Most memory of a node's process, in megabytes.
+const PEAK_MB_MAX: f64 = 150.0;
 /// Patience with jobs that are not over when everything is well again; and more for each minute of load.
 const SETTLE_S: u64 = 150;
 /// Mean pause of a person between two deeds.
@@ -241,6 +243,7 @@ impl Campaign<'_> {
             && judgement.started_twice.is_empty()
             && judgement.is_state_equal
             && judgement.are_slots_free
+            && peak_mb <= PEAK_MB_MAX
             && leftovers.is_empty()
             && problems.is_empty();
         if self.args.json {
@@ -255,6 +258,7 @@ impl Campaign<'_> {
                 "owners_vanished": judgement.owners_vanished,
                 "lost": judgement.lost.len(),
                 "lost_with_the_only_disk": judgement.excused,
+                "streams_lost_with_all_disks": judgement.excused_streams,
                 "double_accepted": double.len(),
                 "started_twice": judgement.started_twice.len(),
                 "faults": self.history.faults(),

@@ -23,6 +23,8 @@ const READ_MAX: Duration = Duration::from_secs(120);
 pub(crate) struct Judgement {
     pub(crate) lost: Vec<String>,
     pub(crate) excused: usize,
+    /// Of those, streams and files that every holder lost with its disk.
+    pub(crate) excused_streams: usize,
     pub(crate) inexact: Vec<String>,
     pub(crate) finished: usize,
     /// Jobs that ended since three of their owners vanished.
@@ -226,6 +228,7 @@ fn one_job(host: &Host, history: &History, nodes: &BTreeMap<String, usize>, job:
         // Disks that were lost excuse what is not there, and never what is there and wrong.
         if is_missing && history.all_lost(&held_by, job.at) {
             found.excused += 1;
+            found.excused_streams += 1;
             continue;
         }
         let about =
