@@ -14,15 +14,18 @@ if [ -z "$deny" ]; then
   fi
 fi
 
-# Hosts of their own for tests of the network, and a second sandbox.
+# Hosts of their own for tests of the network, a second sandbox, and a browser for the pages.
 missing=()
 command -v ip >/dev/null || missing+=(iproute2)
 command -v bwrap >/dev/null || missing+=(bubblewrap)
 ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing+=(libfaketime)
+command -v chromium >/dev/null || missing+=(chromium)
 if [ "${#missing[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
+# The pages come first: the binary holds them.
+bash scripts/ui.sh
 cargo fmt --all --check
 "$deny" --log-level error check --show-stats bans licenses sources
 for crate in v6-crdt v6-mesh; do
@@ -40,6 +43,17 @@ else
   cargo test --workspace
 fi
 
-# Real nodes under faults: it skips itself where no network namespaces can be made.
+# The pages: their types, their logic, and in a browser against real nodes.
 cargo build --quiet --workspace --bins
+if [ -d web-gateway/ui/node_modules ]; then
+  bash scripts/ui-types.sh --check
+  (cd web-gateway/ui && npx --no-install vitest run --reporter=dot)
+  if command -v chromium >/dev/null; then
+    (cd web-gateway/ui && V6_BIN=$PWD/../../target/debug/v6 V6_CHROMIUM=$(command -v chromium) npx --no-install playwright test)
+  else
+    echo "no chromium: the pages were not tested in a browser" >&2
+  fi
+fi
+
+# Real nodes under faults: it skips itself where no network namespaces can be made.
 target/debug/campaign --v6 target/debug/v6 --nodes 5 --seconds 90 --seed 1

@@ -31,7 +31,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-pub use explain::{Explanation, OfferView};
+pub use explain::{Explanation, OfferView, WaitingFor, WaitsFor};
 pub use memory::Memory;
 
 use crate::io::{Config, Effect, Effects, Input};

@@ -10,6 +10,7 @@ mod blob;
 mod debug;
 mod docs;
 mod follow;
+mod gateway;
 mod get;
 mod idea;
 mod interrupt;
@@ -18,6 +19,7 @@ mod later;
 mod logs;
 mod mcp;
 mod mesh;
+mod open;
 mod output;
 mod run;
 mod sink;
@@ -110,12 +112,12 @@ enum Command {
     #[command(subcommand)]
     Policy(mesh::PolicyCommand),
     /// Open the dashboard in the browser
-    Open(later::OpenArgs),
+    Open(open::OpenArgs),
     /// Run V6 as a service of the system
     #[command(subcommand)]
     Service(later::ServiceCommand),
-    /// Run a node that mirrors the mesh
-    Gateway(Box<later::GatewayArgs>),
+    /// Run a node that serves people on the network
+    Gateway(Box<gateway::GatewayArgs>),
     /// Restore a node from a mirror
     Restore(later::RestoreArgs),
     /// Let an assistant read the idea ledger and write to it, by the Model Context Protocol
@@ -212,7 +214,8 @@ fn dispatch(command: Command, directory: PathBuf) -> anyhow::Result<ExitCode> {
         return Err(later::not_built(what).into());
     }
     match command {
-        Command::Up(args) => up::run(*args, directory),
+        Command::Up(args) => up::run(*args, directory, false),
+        Command::Gateway(args) => gateway::run(*args, directory),
         Command::Cell { .. } => Ok(crate::cell::child::main()),
         Command::Run(args) => run::main(*args, directory),
         Command::Bench(args) => bench::main(args),
@@ -256,6 +259,7 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<ExitCode> {
         Command::Blob(command) => blob::main(command, client).await,
         Command::Debug(command) => debug::main(command, client).await,
         Command::Top(args) => top::main(args, client).await,
+        Command::Open(args) => open::main(args, client).await,
         other => Err(UsageError(format!("{other:?} asks no node")).into()),
     }
 }

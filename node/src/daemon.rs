@@ -17,6 +17,7 @@ mod notes;
 mod presence;
 mod recording;
 mod retain;
+mod tls;
 mod views;
 
 use std::collections::BTreeSet;
@@ -213,6 +214,8 @@ fn start_net(
         members.extend(about.members.iter().map(|(node, _)| *node));
         known.extend(about.addresses());
     }
+    let named = join::named(&options.peers)?.into_iter().filter_map(|(node, address)| Some((node?, vec![address])));
+    known.extend(named.filter(|(node, _)| members.contains(node)));
     let config = NetConfig {
         seed: key.to_bytes(),
         listen: listen_addrs(options)?,
@@ -244,16 +247,15 @@ async fn open_replica(
 ) -> anyhow::Result<OpenedReplica> {
     let (mut bootstrap, mut lost, mut addrs) = (BTreeSet::new(), false, Vec::new());
     let mut replica = match (existing, &about, &options.join) {
-        (Ok(replica), about, None) => {
+        (Ok(replica), about, ticket) => {
+            if let Some(text) = ticket {
+                let same = Ticket::decode(text)?.mesh == replica.mesh();
+                anyhow::ensure!(same, "this data directory belongs to another mesh; use an empty one with --data-dir");
+            }
             // It may have ended before the roster came.
             if let Some(about) = about.as_ref().filter(|_| replica.roster().members.is_empty()) {
                 bootstrap = about.members.iter().map(|(node, _)| *node).collect();
             }
-            replica
-        }
-        (Ok(replica), _, Some(text)) => {
-            let same = Ticket::decode(text)?.mesh == replica.mesh();
-            anyhow::ensure!(same, "this data directory belongs to another mesh; use an empty one with --data-dir");
             replica
         }
         (Err(shelf), Some(about), _) => {
@@ -262,7 +264,7 @@ async fn open_replica(
             Replica::begin(shelf, about.mesh, about.founder)
         }
         (Err(shelf), None, Some(text)) => {
-            let joined = join::join(net, key, name, text).await?;
+            let joined = join::join(net, key, name, text, &join::named(&options.peers)?).await?;
             (bootstrap, addrs) = (joined.members, joined.addrs);
             Replica::begin(shelf, joined.mesh, joined.founder)
         }
@@ -448,7 +450,14 @@ async fn start_api(shared: &Arc<Shared>) -> anyhow::Result<web_gateway::server::
         format!("the API cannot listen on {address}: choose another address with --api, or --api 127.0.0.1:0 for a free port")
     })?;
     let node = Arc::new(api::Api(Arc::clone(shared)));
-    let config = web_gateway::server::ServerConfig { token, allowed_hosts: Vec::new() };
+    let is_open = !listener.local_addr()?.ip().to_canonical().is_loopback();
+    let config = web_gateway::server::ServerConfig {
+        token,
+        node: shared.me.short(),
+        allowed_hosts: Vec::new(),
+        tls: is_open.then(|| tls::load(&shared.options)).transpose()?,
+        insecure_lan: shared.options.insecure_lan,
+    };
     let server = web_gateway::server::serve(listener, node, config)?;
     let api = shared.api.get_or_init(|| format!("http://{}", server.address()));
     let about = serde_json::json!({"api": api, "pid": std::process::id()});
@@ -475,13 +484,17 @@ fn say_ready(shared: &Shared, mesh: crdt::ids::MeshId, api: std::net::SocketAddr
             "event": "ready", "node": shared.me.to_string(), "name": shared.name, "mesh": mesh.to_string(),
             "api": format!("http://{api}"), "listen": listen,
         });
+        if shared.options.is_gateway {
+            line["role"] = "gateway".into();
+            line["mirrors"] = serde_json::json!([]);
+        }
         if shared.recovered {
             line["recovered"] = true.into();
         }
         println!("{line}");
     } else {
         println!("v6 is ready: node {} ({}) of mesh {}", shared.name, shared.me.short(), mesh.short());
-        println!("API: http://{api}   stop with Ctrl-C   invite others with `v6 invite`");
+        println!("dashboard and API: http://{api} (`v6 open`)   stop with Ctrl-C   invite others with `v6 invite`");
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fake_node::{BINARY, FakeNode, TOKEN};
+use fake_node::{BINARY, COOKIE, FakeNode, TOKEN};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
@@ -58,7 +58,7 @@ impl Fixture {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let node = Arc::new(FakeNode::default());
-        let config = ServerConfig { token: TOKEN.into(), allowed_hosts: vec![] };
+        let config = ServerConfig { token: TOKEN.into(), node: COOKIE.into(), ..ServerConfig::default() };
         let server = serve(listener, node.clone(), config).expect("a server");
         let data = tempfile::tempdir().expect("a directory");
         let api = format!("{{\"api\":\"http://{}\",\"pid\":1}}", server.address());
@@ -180,7 +180,6 @@ async fn what_is_not_built_yet_says_so_and_ends_with_2() {
         &["mirror", "status"],
         &["service", "install"],
         &["delegate"],
-        &["open", "--print"],
     ] {
         let ended = fixture.v6(args).await;
         assert_eq!(ended.code(), 2, "{args:?}: {}", ended.stderr);

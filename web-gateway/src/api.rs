@@ -32,11 +32,11 @@ pub use ideas::{
 };
 pub use jobs::{
     ArtifactView, AttemptState, AttemptView, Cancelled, Explain, ExplainOffer, JobQuery, JobRow, JobState, JobView,
-    JobsQuery, Page, TaskView,
+    JobsQuery, Page, TaskView, WaitingGroup, WaitingView,
 };
 pub use logs::{LogItem, LogLine, LogQuery, LogStream};
 pub use mesh::{
-    DelegateRequest, Delegated, FeedHead, InviteRequest, InviteRow, Invited, MemberRow, PeerPath, PeerView,
+    DelegateRequest, Delegated, FeedHead, InviteRequest, InviteRow, Invited, JoinView, MemberRow, PeerPath, PeerView,
     PolicyRequest, PolicySet, PolicyView, Revoked, Role, StatusView,
 };
 pub use request::{
@@ -67,6 +67,10 @@ pub trait NodeApi: Send + Sync + 'static {
     fn job<'a>(&'a self, id: &'a str, query: JobQuery) -> Answer<'a, JobView>;
     /// Why a job runs where it runs, or why it still waits.
     fn explain<'a>(&'a self, id: &'a str) -> Answer<'a, Explain>;
+    /// What the jobs wait for that nobody has claimed yet.
+    fn waiting(&self) -> Answer<'_, WaitingView>;
+    /// Where a job would run if it were submitted now; nothing is submitted.
+    fn preview(&self, job: PlannedJob) -> Answer<'_, Explain>;
     /// Accepts jobs, all or none. The list has been checked and ordered by [`plan`]: dependencies inside it point backwards.
     /// Answers come in the order of the list.
     fn submit(&self, jobs: Vec<PlannedJob>) -> Answer<'_, Vec<Submitted>>;
@@ -99,6 +103,8 @@ pub trait NodeApi: Send + Sync + 'static {
     /// Drops blobs that nothing pins, oldest first, down to the quota.
     fn gc(&self) -> Answer<'_, GcReport>;
 
+    /// Where the mesh is reached.
+    fn join_view(&self) -> Answer<'_, JoinView>;
     /// Issues an invite and returns its ticket.
     fn invite(&self, request: InviteRequest) -> Answer<'_, Invited>;
     /// Invites that this mesh knows.

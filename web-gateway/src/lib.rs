@@ -1,4 +1,4 @@
-//! REST, server-sent events and, later, the dashboard of a V6 node.
+//! REST, server-sent events and the dashboard of a V6 node.
 //!
 //! This crate knows the node through one trait, [`api::NodeApi`]: it reads no file, decides nothing about jobs and never
 //! sees the mesh's stores. It owns the HTTP rules: who may speak (token, Host, Origin), how much (sizes, connections,
@@ -12,5 +12,5 @@ mod routes;
 pub mod server;
 
 pub use event_ring::EventRing;
-pub use routes::openapi_json;
+pub use routes::{SignInLink, openapi_json};
 pub use server::{ServerConfig, ServerHandle, serve};

@@ -9,11 +9,13 @@ mod ideas;
 mod jobs;
 mod logs;
 mod mesh;
+pub(crate) mod pages;
+mod session;
 
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -26,6 +28,10 @@ use utoipa_axum::routes;
 use crate::api::{self, NodeApi};
 use crate::refusal::{ErrorBody, Refusal};
 use crate::server::limits::STREAMS_MAX;
+use crate::server::sessions::Sessions;
+
+pub use session::SignInLink;
+pub(crate) use session::cookie_name;
 
 /// What every handler can reach.
 #[derive(Clone)]
@@ -33,6 +39,9 @@ pub(crate) struct App {
     node: Arc<dyn NodeApi>,
     streams: Arc<Semaphore>,
     openapi: Bytes,
+    sessions: Arc<Sessions>,
+    /// The beginning of the node's id, which its cookies bear.
+    name: String,
 }
 
 impl App {
@@ -59,10 +68,11 @@ impl App {
 struct Description;
 
 /// The router and, as JSON, its description.
-pub(crate) fn router(node: Arc<dyn NodeApi>) -> axum::Router {
+pub(crate) fn router(node: Arc<dyn NodeApi>, sessions: Arc<Sessions>, name: String) -> axum::Router {
     let (router, _) = parts();
-    let app = App { node, streams: Arc::new(Semaphore::new(STREAMS_MAX)), openapi: Bytes::from(openapi_json()) };
-    router.fallback(no_such_path).method_not_allowed_fallback(no_such_method).with_state(app)
+    let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+    let app = App { node, streams, openapi: Bytes::from(openapi_json()), sessions, name };
+    router.fallback(page_or_nothing).method_not_allowed_fallback(no_such_method).with_state(app)
 }
 
 /// The OpenAPI description as JSON, the same bytes that `/v1/openapi.json` serves.
@@ -78,9 +88,16 @@ pub fn openapi_json() -> String {
         .description("Refused: the code is for programs, the message for people.")
         .content("application/json", ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build())
         .build();
-    for path in description.paths.paths.values_mut() {
-        let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.delete];
-        for operation in operations.into_iter().flatten() {
+    for (address, path) in &mut description.paths.paths {
+        let words: Vec<&str> =
+            address.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+        let operations =
+            [("get", &mut path.get), ("put", &mut path.put), ("post", &mut path.post), ("delete", &mut path.delete)];
+        for (method, operation) in
+            operations.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+        {
+            // Handlers of several modules have one name; the description wants each once.
+            operation.operation_id = Some(format!("{method}_{}", words.join("_")));
             operation.responses.responses.entry("default".to_owned()).or_insert_with(|| refusal.clone().into());
         }
     }
@@ -92,6 +109,8 @@ fn parts() -> (axum::Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(mesh::status))
         .routes(routes!(mesh::peers))
         .routes(routes!(jobs::list, jobs::submit))
+        .routes(routes!(jobs::waiting))
+        .routes(routes!(jobs::preview))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::explain))
         .routes(routes!(jobs::cancel))
@@ -105,6 +124,7 @@ fn parts() -> (axum::Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(blobs::batch))
         .routes(routes!(blobs::gc))
         .routes(routes!(blobs::tree))
+        .routes(routes!(mesh::join))
         .routes(routes!(mesh::invites, mesh::invite))
         .routes(routes!(mesh::members))
         .routes(routes!(mesh::revoke))
@@ -130,6 +150,9 @@ fn parts() -> (axum::Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(events::doctor))
         .routes(routes!(events::metrics))
         .routes(routes!(events::record))
+        .routes(routes!(session::link))
+        .routes(routes!(session::open))
+        .routes(routes!(session::end))
         .routes(routes!(openapi))
         .split_for_parts()
 }
@@ -140,7 +163,15 @@ async fn openapi(State(app): State<App>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], app.openapi).into_response()
 }
 
-async fn no_such_path(uri: axum::http::Uri) -> Refusal {
+async fn page_or_nothing(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let asks = matches!(method, Method::GET | Method::HEAD);
+    match pages::answer(&uri, &headers).filter(|_| asks) {
+        Some(answer) => answer,
+        None => no_such_path(&uri).into_response(),
+    }
+}
+
+fn no_such_path(uri: &Uri) -> Refusal {
     let path: String = uri.path().chars().take(120).collect();
     Refusal::new(StatusCode::NOT_FOUND, "no_such_path", format!("there is nothing at {path}: see /v1/openapi.json"))
 }

@@ -3,102 +3,16 @@
 
 #[path = "support/fake_node.rs"]
 mod fake_node;
+#[path = "support/http.rs"]
+mod http;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fake_node::{FakeNode, TOKEN};
+use fake_node::TOKEN;
+use http::{Server, read_reply};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use web_gateway::{ServerConfig, ServerHandle, serve};
-
-struct Server {
-    node: Arc<FakeNode>,
-    handle: ServerHandle,
-}
-
-struct Reply {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Reply {
-    fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).expect("a JSON body")
-    }
-
-    fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().expect("an error's code").to_owned()
-    }
-}
-
-impl Server {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let node = Arc::new(FakeNode::default());
-        let config = ServerConfig { token: TOKEN.into(), allowed_hosts: vec![] };
-        let handle = serve(listener, node.clone(), config).expect("a server");
-        Self { node, handle }
-    }
-
-    fn host(&self) -> String {
-        self.handle.address().to_string()
-    }
-
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.handle.address()).await.expect("a connection")
-    }
-
-    /// A head with Host and token, and further lines.
-    fn head(&self, line: &str, more: &str) -> String {
-        format!(
-            "{line} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n{more}\r\n",
-            self.host()
-        )
-    }
-
-    async fn raw(&self, request: &[u8]) -> Reply {
-        let mut socket = self.connect().await;
-        socket.write_all(request).await.expect("to send");
-        read_reply(&mut socket).await
-    }
-
-    async fn get(&self, path: &str) -> Reply {
-        self.raw(self.head(&format!("GET {path}"), "").as_bytes()).await
-    }
-
-    async fn send(&self, method: &str, path: &str, body: &[u8]) -> Reply {
-        let length = format!("Content-Length: {}\r\n", body.len());
-        let mut request = self.head(&format!("{method} {path}"), &length).into_bytes();
-        request.extend_from_slice(body);
-        self.raw(&request).await
-    }
-}
-
-async fn read_reply(socket: &mut TcpStream) -> Reply {
-    let mut bytes = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut bytes)).await;
-    read.expect("an answer in time").expect("an answer");
-    let split = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
-    let head = String::from_utf8(bytes[..split].to_vec()).expect("a head in ASCII").to_ascii_lowercase();
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    let body = bytes[split + 4..].to_vec();
-    let body = if head.contains("transfer-encoding: chunked") { dechunk(&body) } else { body };
-    Reply { status, head, body }
-}
-
-fn dechunk(mut bytes: &[u8]) -> Vec<u8> {
-    let mut whole = Vec::new();
-    while let Some(end) = bytes.windows(2).position(|window| window == b"\r\n") {
-        let size = std::str::from_utf8(&bytes[..end]).ok().and_then(|text| usize::from_str_radix(text, 16).ok());
-        let Some(size) = size.filter(|size| *size > 0) else { break };
-        whole.extend_from_slice(&bytes[end + 2..end + 2 + size]);
-        bytes = &bytes[end + 4 + size..];
-    }
-    whole
-}
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn a_request_without_the_token_is_refused_everywhere() {
@@ -355,6 +269,11 @@ async fn the_description_names_every_path_and_its_parameters() {
     ] {
         assert!(description["paths"][path].is_object(), "{path}");
     }
+    let paths = description["paths"].as_object().expect("paths");
+    let operations = paths.values().flat_map(|path| path.as_object().expect("operations").values());
+    let names: Vec<&str> = operations.filter_map(|operation| operation["operationId"].as_str()).collect();
+    let each: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+    assert_eq!(each.len(), names.len(), "every operation has a name of its own");
     assert!(description["paths"]["/v1/jobs"]["post"]["responses"]["default"].is_object());
     assert!(description["components"]["schemas"]["JobRequest"]["properties"]["command"].is_object());
     assert!(description["components"]["securitySchemes"]["bearer"].is_object());

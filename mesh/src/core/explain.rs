@@ -23,6 +23,59 @@ pub struct OfferView {
     pub lacks: Vec<Lack>,
 }
 
+/// What a job waits for, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum WaitsFor {
+    /// Another job.
+    After,
+    /// The entry of the idea that it serves.
+    Idea,
+    /// The rest of what its submitter wrote.
+    Submitter,
+    /// A person's word.
+    Person,
+    /// Most of its voters.
+    Voters,
+    /// Its failure, which is being accepted.
+    GivingUp,
+    /// A fitting node that has a slot and is about to claim it.
+    Placing,
+    /// A free slot: some node fits, and is busy.
+    Slot,
+    /// A node that fits.
+    Node,
+}
+
+impl WaitsFor {
+    /// The word for programs.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::After => "after",
+            Self::Idea => "idea",
+            Self::Submitter => "submitter",
+            Self::Person => "person",
+            Self::Voters => "voters",
+            Self::GivingUp => "giving_up",
+            Self::Placing => "placing",
+            Self::Slot => "no_slot",
+            Self::Node => "nobody_fits",
+        }
+    }
+}
+
+/// Jobs that wait for the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingFor {
+    /// What for.
+    pub what: WaitsFor,
+    /// The same in one sentence, of the first of them.
+    pub summary: String,
+    /// All of them, the oldest first.
+    pub jobs: Vec<JobId>,
+}
+
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
@@ -54,7 +107,7 @@ impl<S: Shelf> Core<S> {
                     claim.attempt
                 )
             }
-            (JobState::Queued, _) => self.why_waiting(&spec, submitter, &offers, segment.map(|s| s.waiting)),
+            (JobState::Queued, _) => self.why_waiting(&spec, submitter, &offers, segment.map(|s| s.waiting)).1,
             (_, Some(claim)) => format!(
                 "{} on {}: attempt {}, its bid of {} micros was the best of {} fitting",
                 state.name(),
@@ -75,47 +128,98 @@ impl<S: Shelf> Core<S> {
         Some(Explanation { summary, offers })
     }
 
+    /// Where a job would run if it were submitted now.
+    pub fn explain_spec(&self, spec: &JobSpec) -> Explanation {
+        let mut offers = self.offer_views(JobId::ZERO, spec);
+        offers.sort_by_key(|offer| (offer.bid_micros.is_none(), offer.bid_micros, offer.node));
+        let summary = match offers.first() {
+            Some(best) if best.bid_micros.is_some() => {
+                let fitting = offers.iter().filter(|offer| offer.bid_micros.is_some()).count();
+                format!("the best of {fitting} fitting of {} nodes", offers.len())
+            }
+            Some(_) | None => count_reasons(&offers),
+        };
+        Explanation { summary, offers }
+    }
+
+    /// Jobs that no node has claimed, by what they wait for: at most `most` are looked at, the oldest first. Cost: an
+    /// explanation of each.
+    pub fn waiting(&self, most: usize) -> Vec<WaitingFor> {
+        let mut queued: Vec<(u64, JobId)> = self
+            .replica
+            .jobs()
+            .filter(|(_, job)| job.state() == Some(JobState::Queued))
+            .filter_map(|(id, job)| Some((job.spec()?.1.created_ms, *id)))
+            .collect();
+        queued.sort_unstable();
+        let mut groups: Vec<WaitingFor> = Vec::new();
+        for (_, id) in queued.into_iter().take(most) {
+            let Some(job) = self.replica.cached_job(&id) else { continue };
+            let Some((submitter, spec)) = job.spec() else { continue };
+            let segment = job.segments().iter().find(|s| !s.state.is_final());
+            let offers = self.offer_views(id, spec);
+            let (what, summary) = self.why_waiting(spec, Some(*submitter), &offers, segment.map(|s| s.waiting));
+            // What no node has is told apart: one lacks a label, the other its memory.
+            let same = |group: &WaitingFor| group.what == what && (what != WaitsFor::Node || group.summary == summary);
+            match groups.iter_mut().find(|group| same(group)) {
+                Some(group) => group.jobs.push(id),
+                None => groups.push(WaitingFor { what, summary, jobs: vec![id] }),
+            }
+        }
+        groups.sort_by(|a, b| b.jobs.len().cmp(&a.jobs.len()).then(a.what.cmp(&b.what)));
+        groups
+    }
+
     fn why_waiting(
         &self,
         spec: &JobSpec,
         submitter: Option<NodeId>,
         offers: &[OfferView],
         waiting: Option<Waiting>,
-    ) -> String {
+    ) -> (WaitsFor, String) {
         if let Some(up) = spec.after.iter().find(|up| !self.is_done(up)) {
-            return format!("waits for job {up}, which is {}", self.state_of(up).map_or("unknown", JobState::name));
+            let state = self.state_of(up).map_or("unknown", JobState::name);
+            return (WaitsFor::After, format!("waits for job {up}, which is {state}"));
         }
         if let Some(idea) = spec.idea.filter(|_| !self.knows_idea(spec)) {
-            return format!("waits for the idea {} that it serves: the ledger does not hold it here yet", idea.short());
+            let text =
+                format!("waits for the idea {} that it serves: the ledger does not hold it here yet", idea.short());
+            return (WaitsFor::Idea, text);
         }
         if submitter.is_some_and(|submitter| self.is_behind(&submitter)) {
-            return "waits for the rest of what its submitter wrote: much of that has not come here yet".into();
+            let text = "waits for the rest of what its submitter wrote: much of that has not come here yet";
+            return (WaitsFor::Submitter, text.into());
         }
         if let Some(Waiting::Person(claim)) = waiting {
-            return format!(
+            let text = format!(
                 "waits for a person: attempt {} on {} was the one that might start, and is lost or was given back; nobody \
                  starts it again: cancel it, or submit it anew",
                 claim.attempt,
                 self.name_of(claim.owner)
             );
+            return (WaitsFor::Person, text);
         }
         if spec.at_most_once && !self.hears_majority(spec) {
             let (count, lost) = (spec.voters.len(), self.lost_voters(spec));
             if count - lost < majority(count) {
-                return format!(
+                let text = format!(
                     "waits for a person: {lost} of its {count} voters lost what they had voted; nobody can decide any more: \
                      cancel it, or submit it anew"
                 );
+                return (WaitsFor::Person, text);
             }
-            return format!("waits for most of its {count} voters: too few of them can be reached from here");
+            let text = format!("waits for most of its {count} voters: too few of them can be reached from here");
+            return (WaitsFor::Voters, text);
         }
         if let Some(Waiting::GivingUp(reason)) = waiting {
-            return format!("gives up: {reason}");
+            return (WaitsFor::GivingUp, format!("gives up: {reason}"));
         }
         if offers.iter().any(|o| o.bid_micros.is_some()) {
-            return "queued: a fitting node has a slot and is about to claim it".into();
+            return (WaitsFor::Placing, "queued: a fitting node has a slot and is about to claim it".into());
         }
-        format!("queued: {}", count_reasons(offers))
+        let passing = offers.iter().any(|offer| offer.lacks.iter().all(Lack::is_passing));
+        let what = if passing { WaitsFor::Slot } else { WaitsFor::Node };
+        (what, format!("queued: {}", count_reasons(offers)))
     }
 
     fn offer_views(&self, id: JobId, spec: &JobSpec) -> Vec<OfferView> {

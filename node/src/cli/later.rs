@@ -9,16 +9,6 @@ pub(super) fn not_built(what: &str) -> UsageError {
     UsageError(format!("`{what}` is not built yet: nothing was done"))
 }
 
-#[derive(Debug, Args)]
-pub(super) struct OpenArgs {
-    /// Print the address instead of opening a browser
-    #[arg(long)]
-    print: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
 #[derive(Debug, Subcommand)]
 pub(super) enum ServiceCommand {
     /// Install the service
@@ -27,21 +17,6 @@ pub(super) enum ServiceCommand {
     Status,
     /// Remove it
     Remove,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct GatewayArgs {
-    /// PostgreSQL to mirror to
-    #[arg(long, value_name = "URL")]
-    postgres: Option<String>,
-    /// Bucket to mirror to
-    #[arg(long, value_name = "URL")]
-    s3: Option<String>,
-    /// NATS to mirror to
-    #[arg(long, value_name = "URL")]
-    nats: Option<String>,
-    #[command(flatten)]
-    up: super::up::UpArgs,
 }
 
 #[derive(Debug, Args)]
@@ -86,9 +61,8 @@ pub(super) struct MirrorArgs {
 /// The name of a command that is not built yet.
 pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
     match command {
-        Command::Open(_) => Some("v6 open"),
         Command::Service(_) => Some("v6 service"),
-        Command::Gateway(_) => Some("v6 gateway"),
+        Command::Gateway(args) => args.unbuilt(),
         Command::Restore(_) => Some("v6 restore"),
         Command::Delegate(_) => Some("v6 delegate"),
         Command::Mirror(_) => Some("v6 mirror"),

@@ -42,6 +42,14 @@ pub struct UpOptions {
     pub api: SocketAddr,
     /// Ticket of a mesh to join.
     pub join: Option<String>,
+    /// Whether it was started as a gateway.
+    pub is_gateway: bool,
+    /// Whether other machines are served without TLS.
+    pub insecure_lan: bool,
+    /// Files of a certificate chain and its key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Further addresses of members; with a peer id at their end they are kept as that member's.
+    pub peers: Vec<String>,
     /// Whether to look for peers on the LAN.
     pub mdns: bool,
     /// Sandbox for jobs.
@@ -88,9 +96,21 @@ pub(super) struct UpArgs {
     /// Address of the API and the dashboard; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8000")]
     api: String,
+    /// Serve the API and the dashboard to other machines without TLS too: whoever listens on the LAN reads along
+    #[arg(long)]
+    insecure_lan: bool,
+    /// Certificate chain for TLS, PEM [default: one that this node makes itself]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of that certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Join the mesh of this ticket
-    #[arg(long, value_name = "TICKET")]
+    #[arg(long, value_name = "TICKET", env = "V6_TICKET", hide_env_values = true)]
     join: Option<String>,
+    /// A further address at which a member may be reached, beside those of the ticket (may be repeated)
+    #[arg(long, value_name = "MULTIADDR")]
+    peer: Vec<String>,
     /// Relay between members that cannot reach each other
     #[arg(long)]
     relay: bool,
@@ -129,11 +149,11 @@ pub(super) struct UpArgs {
     json: bool,
 }
 
-pub(super) fn run(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<ExitCode> {
-    crate::daemon::run(options(args, data_dir)?)
+pub(super) fn run(args: UpArgs, data_dir: PathBuf, is_gateway: bool) -> anyhow::Result<ExitCode> {
+    crate::daemon::run(options(args, data_dir, is_gateway)?)
 }
 
-fn options(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<UpOptions> {
+fn options(args: UpArgs, data_dir: PathBuf, is_gateway: bool) -> anyhow::Result<UpOptions> {
     if args.relay {
         return Err(super::later::not_built("--relay").into());
     }
@@ -160,6 +180,10 @@ fn options(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<UpOptions> {
         listen: args.listen,
         api,
         join: args.join,
+        peers: args.peer,
+        is_gateway,
+        insecure_lan: args.insecure_lan,
+        tls: args.tls_cert.zip(args.tls_key),
         mdns: !args.no_mdns,
         sandbox: args.sandbox,
         recovery_key: args.recovery_key,

@@ -108,6 +108,18 @@ impl NodeApi for Api {
         Box::pin(jobs::explain(self, id))
     }
 
+    fn join_view(&self) -> Answer<'_, JoinView> {
+        Box::pin(mesh::join_view(self))
+    }
+
+    fn waiting(&self) -> Answer<'_, WaitingView> {
+        Box::pin(jobs::waiting(self))
+    }
+
+    fn preview(&self, job: PlannedJob) -> Answer<'_, Explain> {
+        Box::pin(jobs::preview(self, job))
+    }
+
     fn submit(&self, jobs: Vec<PlannedJob>) -> Answer<'_, Vec<Submitted>> {
         Box::pin(jobs::submit(self, jobs))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Context;
 use bytes::Bytes;
 use crdt::bundle::Change;
 use crdt::doc::{DocId, Key};
@@ -11,18 +12,22 @@ use crdt::roster::Admission;
 use crdt::shelf::{Shelf, Table};
 use crdt::ticket::Ticket;
 use crdt::{SigningKey, cbor};
+use libp2p::multiaddr::Protocol;
 use mesh::Command;
 use serde::{Deserialize, Serialize};
 
 use super::driver::NodeCore;
 use super::{Shared, driver, now_ms};
-use crate::net::{Multiaddr, NetHandle};
+use crate::net::{Multiaddr, NetHandle, peer_id_to_node_id};
 use crate::store::RedbShelf;
 
 /// Peers whose addresses are remembered.
 const PEERS_MAX: usize = 2_000;
 /// Addresses that are remembered of one peer. More: the one heard longest ago is forgotten.
 const ADDRS_MAX: usize = 16;
+
+/// Addresses that are named beside a ticket's. More are left out.
+const NAMED_MAX: usize = 32;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct JoinRequest {
@@ -46,8 +51,30 @@ pub(super) struct Joined {
     pub(super) addrs: Vec<(NodeId, Vec<Multiaddr>)>,
 }
 
-/// Asks the ticket's members to let this node in.
-pub(super) async fn join(net: &NetHandle, key: &SigningKey, name: &str, text: &str) -> anyhow::Result<Joined> {
+/// An address that the owner or a server named, and whose it is where it says so.
+pub(super) type Named = (Option<NodeId>, Multiaddr);
+
+/// Reads addresses such as `/ip4/192.168.1.10/tcp/4001/p2p/PEER`.
+pub(super) fn named(words: &[String]) -> anyhow::Result<Vec<Named>> {
+    let read = |word: &String| {
+        let address: Multiaddr = word
+            .parse()
+            .with_context(|| format!("--peer {word:?} is no multiaddr, such as /ip4/192.168.1.10/tcp/4001"))?;
+        let peer = |part: Protocol<'_>| if let Protocol::P2p(peer) = part { Some(peer) } else { None };
+        let node = address.iter().find_map(peer).and_then(|peer| peer_id_to_node_id(&peer));
+        Ok((node, address.iter().filter(|part| peer(part.clone()).is_none()).collect()))
+    };
+    words.iter().take(NAMED_MAX).map(read).collect()
+}
+
+/// Asks the ticket's members, and who is named beside them, to let this node in.
+pub(super) async fn join(
+    net: &NetHandle,
+    key: &SigningKey,
+    name: &str,
+    text: &str,
+    more: &[Named],
+) -> anyhow::Result<Joined> {
     let ticket = Ticket::decode(text)?;
     anyhow::ensure!(
         ticket.expires_ms > now_ms(),
@@ -58,7 +85,14 @@ pub(super) async fn join(net: &NetHandle, key: &SigningKey, name: &str, text: &s
     let request: Bytes = cbor::encode(&JoinRequest { mesh: ticket.mesh, node: me, admission }).into();
     let addrs: Vec<Multiaddr> =
         ticket.members.iter().flat_map(|(_, addrs)| addrs).filter_map(|addr| addr.parse().ok()).collect();
-    let expected: Vec<NodeId> = ticket.members.iter().map(|(node, _)| *node).collect();
+    let addrs = addrs.into_iter().chain(more.iter().map(|(_, address)| address.clone())).collect();
+    let mut expected: Vec<NodeId> = ticket.members.iter().map(|(node, _)| *node).collect();
+    // Whoever answers proves nothing by it: all that comes is checked against the mesh's id, which the ticket holds.
+    for node in more.iter().filter_map(|(node, _)| *node) {
+        if !expected.contains(&node) {
+            expected.push(node);
+        }
+    }
     let answer = net.join_request(addrs, expected.clone(), request).await.map_err(|error| {
         anyhow::anyhow!(
             "no member of the ticket's mesh could be asked ({error}); is one of them running and reachable from here?"
@@ -68,7 +102,9 @@ pub(super) async fn join(net: &NetHandle, key: &SigningKey, name: &str, text: &s
         JoinAnswer::Refused(reason) => anyhow::bail!("the mesh did not let this node in: {reason}"),
         JoinAnswer::Welcome { members } => {
             let parse = |addrs: &[String]| addrs.iter().filter_map(|a| a.parse().ok()).collect();
-            let addrs = ticket.members.iter().map(|(node, addrs)| (*node, parse(addrs))).collect();
+            let addrs = ticket.members.iter().map(|(node, addrs)| (*node, parse(addrs)));
+            let named = more.iter().filter_map(|(node, address)| Some(((*node)?, vec![address.clone()])));
+            let addrs = addrs.chain(named).collect();
             let members = members.into_iter().chain(expected).collect();
             Ok(Joined { mesh: ticket.mesh, founder: ticket.founder, members, addrs })
         }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crdt::ids::{JobId, NodeId};
-use crdt::job::{ArtifactRef, AttemptState, ClaimId, Exit, Job, JobState, LogRef, Outcome};
+use crdt::job::{ArtifactRef, AttemptState, ClaimId, Exit, Job, JobSpec, JobState, LogRef, Outcome};
 use web_gateway::api;
 
 use super::artifacts::{self, Lists};
@@ -178,6 +178,7 @@ pub(super) fn job_view((job, provisional): (&Job, bool), lists: &Lists, from: u3
         after: spec.after.iter().map(ToString::to_string).collect(),
         idea: spec.idea.map(|idea| idea.to_string()),
         priority: job.priority(),
+        wanted: job.seal().is_none().then(|| Box::new(wanted(spec))),
         reason: reason(job),
         provisional,
         at_risk: job.is_at_risk(),
@@ -186,6 +187,34 @@ pub(super) fn job_view((job, provisional): (&Job, bool), lists: &Lists, from: u3
         tasks_total: tasks,
         tasks: views,
     })
+}
+
+/// A job's spec as its submitter would write it again.
+fn wanted(spec: &JobSpec) -> api::JobRequest {
+    let some = |number: u64| (number > 0).then_some(number);
+    api::JobRequest {
+        command: spec.command.clone(),
+        input: spec.input.map(|tree| tree.to_string()),
+        outputs: spec.outputs.clone(),
+        labels: spec.labels.clone(),
+        env: spec.env.clone(),
+        timeout_ms: some(spec.timeout_ms),
+        retries: spec.retries,
+        at_most_once: spec.at_most_once,
+        array: (spec.array > 0).then_some(spec.array),
+        after: spec.after.iter().map(ToString::to_string).collect(),
+        key: None,
+        priority: spec.priority,
+        value_micros: spec.value,
+        max_price_micros_per_hour: spec.max_price,
+        cores: (spec.cores > 0).then_some(spec.cores),
+        memory_bytes: some(spec.memory_bytes),
+        os: spec.os.clone(),
+        region: spec.region.clone(),
+        network: spec.network,
+        name: (!spec.name.is_empty()).then(|| spec.name.clone()),
+        idea: spec.idea.map(|idea| idea.to_string()),
+    }
 }
 
 fn task_view(job: &Job, lists: &Lists, index: u32) -> api::TaskView {

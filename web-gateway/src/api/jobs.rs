@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::JobRequest;
+
 /// State of a job or a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -90,6 +92,8 @@ pub struct JobsQuery {
     pub submitter: Option<String>,
     /// Only jobs with this label.
     pub label: Option<String>,
+    /// Only jobs in whose name or command these words are, or whose id or trace begins so.
+    pub q: Option<String>,
     /// Most rows to return; 1,000 without it, 10,000 at most.
     pub limit: Option<u32>,
     /// Where the page before ended (its `v6-next` header).
@@ -185,6 +189,9 @@ pub struct JobView {
     /// Priority; higher goes first.
     #[serde(default)]
     pub priority: i32,
+    /// What its submitter asked for, so that it can be asked for again; not of a sealed job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Box<JobRequest>>,
     /// Why it ended as it did or what it waits for, in one plain sentence.
     #[serde(default)]
     pub reason: Option<String>,
@@ -330,4 +337,26 @@ pub struct ExplainOffer {
     /// Whether it holds the claim.
     #[serde(default)]
     pub won: bool,
+}
+
+/// Jobs that nobody has claimed yet, by what they wait for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaitingView {
+    /// How many wait in all.
+    pub waiting: u64,
+    /// What they wait for, the most common first. The oldest jobs are looked at, 500 at most.
+    pub groups: Vec<WaitingGroup>,
+}
+
+/// Jobs that wait for the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaitingGroup {
+    /// For programs: `after`, `idea`, `submitter`, `person`, `voters`, `giving_up`, `placing`, `no_slot`, `nobody_fits`.
+    pub code: String,
+    /// The same in one plain sentence, of the oldest of them.
+    pub text: String,
+    /// How many.
+    pub count: u32,
+    /// The oldest of them, 3 at most.
+    pub jobs: Vec<JobRow>,
 }

@@ -18,6 +18,9 @@ pub struct LogQuery {
     /// Go on until the job ends.
     #[serde(default)]
     pub follow: bool,
+    /// The bare bytes as a file to keep, whatever `Accept` says.
+    #[serde(default)]
+    pub text: bool,
 }
 
 /// Where bytes were written to.

@@ -162,6 +162,15 @@ pub struct PeerView {
     pub last_seen: Option<String>,
 }
 
+/// Where the mesh is reached: all that is told to who has no session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JoinView {
+    /// The mesh.
+    pub mesh: String,
+    /// Addresses of this node, each with its peer id, as multiaddrs.
+    pub addresses: Vec<String>,
+}
+
 /// An invite wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::App;
-use crate::api::{ApiError, Cancelled, Explain, JobQuery, JobRequest, JobRow, JobView, JobsQuery, Submitted, plan};
-use crate::extract::{Named, Params, collect, hex_id, parse_json};
+use crate::api::{
+    ApiError, Cancelled, Explain, JobQuery, JobRequest, JobRow, JobView, JobsQuery, Submitted, WaitingView, plan,
+};
+use crate::extract::{JsonBody, Named, Params, collect, hex_id, parse_json};
 use crate::refusal::Refusal;
 use crate::server::limits::{BODY_BYTES_MAX, PAGE_ROWS_MAX};
 
@@ -66,6 +68,22 @@ pub(super) async fn submit(State(app): State<App>, request: Request<Body>) -> Re
         }
     };
     Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// What the jobs wait for that nobody has claimed yet.
+#[utoipa::path(get, path = "/v1/jobs/waiting", tag = "jobs", responses((status = 200, body = WaitingView)))]
+pub(super) async fn waiting(State(app): State<App>) -> Result<Json<WaitingView>, Refusal> {
+    Ok(Json(app.node.waiting().await?))
+}
+
+/// Where a job would run if it were submitted now; nothing is submitted, and its id in the answer is empty.
+#[utoipa::path(post, path = "/v1/jobs/plan", tag = "jobs", request_body = JobRequest, responses((status = 200, body = Explain)))]
+pub(super) async fn preview(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<JobRequest>,
+) -> Result<Json<Explain>, Refusal> {
+    let planned = plan(vec![request])?.pop().ok_or_else(|| Refusal::bad_request("send one job"))?;
+    Ok(Json(app.node.preview(planned).await?))
 }
 
 /// One job with its tasks and attempts.

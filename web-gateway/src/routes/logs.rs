@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -24,18 +24,26 @@ pub(super) async fn logs(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let place = app.stream_place()?;
-    let items = app.node.logs(&hex_id("job", id)?, query).await?;
-    let plain = headers
+    let is_file = query.text;
+    let id = hex_id("job", id)?;
+    let items = app.node.logs(&id, query).await?;
+    let wants_text = headers
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.starts_with("text/plain"));
+    let plain = wants_text || is_file;
     let (kind, bytes) =
         if plain { ("text/plain; charset=utf-8", bare(items)) } else { ("application/x-ndjson", lines(items)) };
     let bytes = bytes.map(move |item| {
         let _held = &place;
         item
     });
-    Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(bytes)).into_response())
+    let mut response = ([(header::CONTENT_TYPE, kind)], Body::from_stream(bytes)).into_response();
+    let name = format!("attachment; filename=\"{}.log\"", id.get(..8).unwrap_or(&id));
+    if let Some(name) = HeaderValue::try_from(name).ok().filter(|_| is_file) {
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, name);
+    }
+    Ok(response)
 }
 
 type Chunks = BoxStream<'static, Result<Bytes, ApiError>>;

@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 
 use super::App;
 use crate::api::{
-    DelegateRequest, Delegated, InviteRequest, InviteRow, Invited, MemberRow, PeerView, PolicyRequest, PolicySet,
-    PolicyView, Revoked, StatusView,
+    DelegateRequest, Delegated, InviteRequest, InviteRow, Invited, JoinView, MemberRow, PeerView, PolicyRequest,
+    PolicySet, PolicyView, Revoked, StatusView,
 };
 use crate::extract::{JsonBody, Named};
 use crate::refusal::Refusal;
@@ -27,6 +27,12 @@ pub(super) async fn status(State(app): State<App>) -> Reply<StatusView> {
 #[utoipa::path(get, path = "/v1/peers", tag = "mesh", responses((status = 200, body = Vec<PeerView>)))]
 pub(super) async fn peers(State(app): State<App>) -> Reply<Vec<PeerView>> {
     Ok(Json(app.node.peers().await?))
+}
+
+/// Where the mesh is reached, for a PC that has a ticket. It needs no session.
+#[utoipa::path(get, path = "/v1/join", tag = "mesh", security(()), responses((status = 200, body = JoinView)))]
+pub(super) async fn join(State(app): State<App>) -> Reply<JoinView> {
+    Ok(Json(app.node.join_view().await?))
 }
 
 /// Invites that the mesh knows; tickets are not shown again.

@@ -2,32 +2,99 @@
 //! byte of the body is read. It follows the OWASP REST security cheat sheet.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
 
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 
-use super::ServerConfig;
 use super::limits::BODY_BYTES_MAX;
+use super::sessions::{Session, Sessions};
+use super::{Local, ServerConfig};
 use crate::refusal::Refusal;
+use crate::routes::{self, pages};
 
 pub(super) struct Guard {
     token: blake3::Hash,
+    /// The beginning of the node's id.
+    node: String,
+    sessions: Arc<Sessions>,
     allowed_hosts: Vec<String>,
 }
 
+/// By what a request was let in.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// The API's token.
+    Token,
+    /// A person's session.
+    Session(Session),
+    /// It asks for what everybody may see: the pages themselves, which hold nothing of the mesh.
+    Public,
+}
+
 impl Guard {
-    pub(super) fn new(config: ServerConfig) -> Self {
+    pub(super) fn new(config: ServerConfig, sessions: Arc<Sessions>) -> Self {
         let allowed_hosts = config.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-        Self { token: blake3::hash(config.token.as_bytes()), allowed_hosts }
+        Self { token: blake3::hash(config.token.as_bytes()), node: config.node, sessions, allowed_hosts }
     }
 
     /// Checks a request's head. `local` is the address that the client connected to.
-    pub(super) fn check(&self, local: SocketAddr, parts: &Parts) -> Result<(), Refusal> {
-        self.check_host(local, parts)?;
-        self.check_origin(local, &parts.headers)?;
-        self.check_token(&parts.headers)?;
-        check_size(parts)
+    pub(super) fn check(&self, local: Local, parts: &Parts) -> Result<Opened, Refusal> {
+        let asks_to_join = parts.method == Method::GET && parts.uri.path() == "/v1/join";
+        if !local.is_open && !asks_to_join {
+            return Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                "tls_required",
+                format!("from another machine this is served by TLS only: use https://{}", local.address),
+            ));
+        }
+        self.check_host(local.address, parts)?;
+        self.check_origin(local.address, &parts.headers)?;
+        let opened = if is_public(parts) { Opened::Public } else { self.check_right(local, parts)? };
+        check_size(parts)?;
+        Ok(opened)
+    }
+
+    /// The token, else the cookie of a session.
+    fn check_right(&self, local: Local, parts: &Parts) -> Result<Opened, Refusal> {
+        if !parts.headers.contains_key(header::AUTHORIZATION)
+            && let Some(session) = self.session(local, &parts.headers)
+        {
+            self.check_own_page(local.address, parts)?;
+            return Ok(Opened::Session(session));
+        }
+        self.check_token(&parts.headers).map(|()| Opened::Token)
+    }
+
+    /// The live session of a cookie; of several cookies of one name, of any.
+    fn session(&self, local: Local, headers: &HeaderMap) -> Option<Session> {
+        let (now, wanted) = (Instant::now(), routes::cookie_name(&self.node, local.is_tls));
+        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let pairs = cookies.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.filter(|(name, _)| *name == wanted).find_map(|(_, value)| self.sessions.find(value, now))
+    }
+
+    /// What changes something by a cookie must come from a page of this node: another port of the same host is the same site,
+    /// so that `SameSite` stops nothing there.
+    fn check_own_page(&self, local: SocketAddr, parts: &Parts) -> Result<(), Refusal> {
+        if matches!(parts.method, Method::GET | Method::HEAD) {
+            return Ok(());
+        }
+        let has_own_origin =
+            parts.headers.contains_key(header::ORIGIN) && self.check_origin(local, &parts.headers).is_ok();
+        let from = parts.headers.get("sec-fetch-site").and_then(|value| value.to_str().ok());
+        let is_own = has_own_origin
+            || (!parts.headers.contains_key(header::ORIGIN) && matches!(from, Some("same-origin" | "none")));
+        if is_own {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "foreign_origin",
+            "a session changes something only from a page of this node: open the node's own address",
+        ))
     }
 
     fn check_host(&self, local: SocketAddr, parts: &Parts) -> Result<(), Refusal> {
@@ -139,6 +206,16 @@ fn too_large(bytes: u64) -> Refusal {
     )
 }
 
+/// Pages and what they are made of; a sign-in link, which is its own right; where the mesh is reached.
+fn is_public(parts: &Parts) -> bool {
+    let path = parts.uri.path();
+    matches!(parts.method, Method::GET | Method::HEAD)
+        && (path == "/v1/join"
+            || path.starts_with("/open/")
+            || pages::is_file(path)
+            || pages::is_page(path, &parts.headers))
+}
+
 fn is_upload(method: &Method, path: &str) -> bool {
     matches!(*method, Method::PUT | Method::POST)
         && (path == "/v1/blobs" || path == "/v1/trees" || path == "/v1/blobs/batch" || is_blob(path))
@@ -171,7 +248,12 @@ mod tests {
 
     #[test]
     fn only_loopback_and_the_own_address_with_the_own_port_are_ours() {
-        let guard = Guard::new(ServerConfig { token: "t".into(), allowed_hosts: vec!["Mesh.Example:443".into()] });
+        let config = ServerConfig {
+            token: "t".into(),
+            allowed_hosts: vec!["Mesh.Example:443".into()],
+            ..ServerConfig::default()
+        };
+        let guard = Guard::new(config, Arc::default());
         let local: SocketAddr = "192.168.1.5:8000".parse().expect("an address");
         for ours in
             ["localhost:8000", "127.0.0.1:8000", "[::1]:8000", "192.168.1.5:8000", "LOCALHOST:8000", "mesh.example:443"]

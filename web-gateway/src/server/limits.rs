@@ -42,3 +42,13 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const PAGE_ROWS_MAX: u32 = 10_000;
 /// Most bytes of a path segment or path that names something.
 pub const NAME_BYTES_MAX: usize = 4_096;
+/// Time in which a sign-in link can be used. Then it opens nothing.
+pub const LINK_LIFE: Duration = Duration::from_secs(10 * 60);
+/// Most links that wait to be used. More: the oldest ends.
+pub const LINKS_MAX: usize = 64;
+/// Longest life of a session. Then its person signs in again.
+pub const SESSION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Longest silence of a session. Then it ends.
+pub const SESSION_IDLE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Most sessions at a time. More: the one that was seen longest ago ends.
+pub const SESSIONS_MAX: usize = 128;

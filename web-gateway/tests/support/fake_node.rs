@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use web_gateway::api::*;
 
 pub const TOKEN: &str = "a-token-of-the-tests";
+pub const COOKIE: &str = "0a1b2c3d";
 pub const TIME: &str = "2026-01-02T03:04:05.678Z";
 
 pub struct FakeNode {
@@ -91,6 +92,7 @@ impl FakeNode {
             labels: request.labels.clone(),
             after: request.after.clone(),
             priority: request.priority,
+            wanted: Some(Box::new(request.clone())),
             reason: None,
             provisional: false,
             at_risk: false,
@@ -260,6 +262,24 @@ impl NodeApi for FakeNode {
             id: id.into(),
             state: JobState::Queued,
             summary: "3 of 4 nodes: label gpu missing".into(),
+            reasons: vec![],
+            offers: vec![],
+        }))
+    }
+
+    fn join_view(&self) -> Answer<'_, JoinView> {
+        done(Ok(JoinView { mesh: "22".repeat(32), addresses: vec!["/ip4/127.0.0.1/tcp/4001".into()] }))
+    }
+
+    fn waiting(&self) -> Answer<'_, WaitingView> {
+        done(Ok(WaitingView { waiting: 0, groups: vec![] }))
+    }
+
+    fn preview(&self, _job: PlannedJob) -> Answer<'_, Explain> {
+        done(Ok(Explain {
+            id: String::new(),
+            state: JobState::Queued,
+            summary: "the best of 1 fitting of 1 nodes".into(),
             reasons: vec![],
             offers: vec![],
         }))

@@ -27,21 +27,92 @@ const ROSTER_WAIT_ALONE: std::time::Duration = std::time::Duration::from_secs(5)
 const ROSTER_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 /// Most rows of a page.
 const JOBS_PAGE: usize = 1_000;
+/// Rows that are read at a time, and that one page of a filtered list looks at before it is given out short.
+const LOOK_STEP: usize = 200;
+const LOOKED_AT_MAX: usize = 20_000;
+/// Waiting jobs that are explained for the overview, and those of a group that are named.
+const WAITING_LOOKED_AT_MAX: usize = 500;
+const WAITING_NAMED: usize = 3;
 /// Most tasks that are shown at once.
 const TASKS_WINDOW: u32 = 10_000;
 
 pub(super) async fn jobs(api: &Api, query: JobsQuery) -> Result<Page<JobRow>, ApiError> {
     api.ask(move |core| {
         let most = query.limit.map_or(JOBS_PAGE, |l| l as usize).clamp(1, JOBS_PAGE);
-        let before = query.cursor.and_then(|c| data_encoding::HEXLOWER.decode(c.as_bytes()).ok()).unwrap_or_default();
-        let rows = core.replica().shelf().scan_back(Table::JobsByTime, &before, most);
-        let next =
-            (rows.len() == most).then(|| rows.last().map(|(key, _)| data_encoding::HEXLOWER.encode(key))).flatten();
-        let ids = rows.into_iter().filter_map(|(key, _)| Some(JobId(key.get(8..)?.try_into().ok()?)));
-        let items = ids.collect::<Vec<_>>().into_iter().filter_map(|id| job_row(core, id));
-        let items = items.filter(|row| query.state.is_none_or(|s| s == row.state));
-        let items = items.filter(|row| query.submitter.as_ref().is_none_or(|s| row.submitter.starts_with(s))).collect();
-        Page { items, next }
+        let cursor = query.cursor.as_ref().and_then(|c| data_encoding::HEXLOWER.decode(c.as_bytes()).ok());
+        let (mut before, mut items, mut looked) = (cursor.unwrap_or_default(), Vec::new(), 0);
+        let words = query.q.as_deref().map(str::to_lowercase);
+        let is_filtered =
+            words.is_some() || query.state.is_some() || query.submitter.is_some() || query.label.is_some();
+        let step = if is_filtered { LOOK_STEP } else { most };
+        // A filter that few jobs pass is looked on for, up to a bound: a page may then be short, and there is a next one.
+        loop {
+            let rows = core.replica().shelf().scan_back(Table::JobsByTime, &before, step);
+            let is_last = rows.len() < step;
+            for (key, _) in rows {
+                let id = key.get(8..).and_then(|id| id.try_into().ok()).map(JobId);
+                before = key;
+                looked += 1;
+                let row = id
+                    .and_then(|id| job_row(core, id))
+                    .filter(|row| !is_filtered || passes(core, row, &query, words.as_deref()));
+                items.extend(row);
+                if items.len() == most {
+                    return Page { items, next: Some(data_encoding::HEXLOWER.encode(&before)) };
+                }
+            }
+            if is_last {
+                return Page { items, next: None };
+            }
+            if looked >= LOOKED_AT_MAX {
+                return Page { items, next: Some(data_encoding::HEXLOWER.encode(&before)) };
+            }
+        }
+    })
+    .await
+}
+
+/// Whether a job is wanted in a list.
+fn passes(core: &mut NodeCore, row: &JobRow, query: &JobsQuery, words: Option<&str>) -> bool {
+    let has_label = |core: &mut NodeCore, label: &str| {
+        let spec = row.id.parse().ok().and_then(|id| core.replica_mut().job(id)).and_then(Job::spec);
+        spec.is_some_and(|(_, spec)| spec.labels.iter().any(|one| one == label))
+    };
+    let says = |words: &str| {
+        let text = format!("{} {}", row.name.as_deref().unwrap_or_default(), row.command.join(" ")).to_lowercase();
+        text.contains(words) || row.id.starts_with(words) || row.trace.starts_with(words)
+    };
+    query.state.is_none_or(|state| state == row.state)
+        && query.submitter.as_ref().is_none_or(|submitter| row.submitter.starts_with(submitter))
+        && words.is_none_or(says)
+        && query.label.as_ref().is_none_or(|label| has_label(core, label))
+}
+
+pub(super) async fn waiting(api: &Api) -> Result<WaitingView, ApiError> {
+    api.ask(move |core| {
+        let waiting = core.replica().job_counts().get(&crdt::job::JobState::Queued).copied().unwrap_or(0);
+        let groups = core.waiting(WAITING_LOOKED_AT_MAX).into_iter().map(|group| WaitingGroup {
+            code: group.what.code().to_owned(),
+            text: group.summary,
+            count: u32::try_from(group.jobs.len()).unwrap_or(u32::MAX),
+            jobs: group.jobs.iter().take(WAITING_NAMED).filter_map(|id| job_row(core, *id)).collect(),
+        });
+        WaitingView { waiting, groups: groups.collect() }
+    })
+    .await
+}
+
+pub(super) async fn preview(api: &Api, job: PlannedJob) -> Result<Explain, ApiError> {
+    let (_, spec) = spec(api, &job, &[], &mut Vec::new()).await?;
+    api.ask(move |core| {
+        let explanation = core.explain_spec(&spec);
+        Explain {
+            id: String::new(),
+            state: JobState::Queued,
+            summary: explanation.summary,
+            reasons: Vec::new(),
+            offers: explanation.offers.into_iter().map(|offer| offer_view(offer, None)).collect(),
+        }
     })
     .await
 }
@@ -69,18 +140,7 @@ pub(super) async fn explain(api: &Api, id: &str) -> Result<Explain, ApiError> {
         let explanation = core.explain(id)?;
         let job = core.replica_mut().job(id)?;
         let winner = job.attempts(0).iter().rev().find(|a| a.award).map(|a| a.id.owner);
-        let offers = explanation.offers.into_iter().map(|offer| ExplainOffer {
-            node: offer.node.to_string(),
-            name: offer.name,
-            fits: offer.lacks.is_empty(),
-            bid_micros: offer.bid_micros,
-            rank: None,
-            detail: None,
-            codes: offer.lacks.iter().map(|l| format!("{l:?}").to_lowercase()).collect(),
-            lacks: offer.lacks.iter().map(ToString::to_string).collect(),
-            won: winner == Some(offer.node),
-        });
-        let offers = offers.collect();
+        let offers = explanation.offers.into_iter().map(|offer| offer_view(offer, winner)).collect();
         Some(Explain {
             id: id.to_string(),
             state: views::state(job.state()?),
@@ -90,6 +150,20 @@ pub(super) async fn explain(api: &Api, id: &str) -> Result<Explain, ApiError> {
         })
     });
     explained.await?.ok_or_else(|| ApiError::NotFound(format!("job {id} is not wholly known here yet; try again")))
+}
+
+fn offer_view(offer: ::mesh::core::OfferView, winner: Option<NodeId>) -> ExplainOffer {
+    ExplainOffer {
+        node: offer.node.to_string(),
+        name: offer.name,
+        fits: offer.lacks.is_empty(),
+        bid_micros: offer.bid_micros,
+        rank: None,
+        detail: None,
+        codes: offer.lacks.iter().map(|l| format!("{l:?}").to_lowercase()).collect(),
+        lacks: offer.lacks.iter().map(ToString::to_string).collect(),
+        won: winner == Some(offer.node),
+    }
 }
 
 pub(super) async fn submit(api: &Api, jobs: Vec<PlannedJob>) -> Result<Vec<Submitted>, ApiError> {

@@ -133,6 +133,13 @@ pub(super) async fn invite(api: &Api, request: InviteRequest) -> Result<Invited,
     Ok(Invited { ticket: ticket.encode(), role: request.role, expires: views::time(expires_ms), uses })
 }
 
+pub(super) async fn join_view(api: &Api) -> Result<JoinView, ApiError> {
+    let mesh = api.ask(|core| core.replica().mesh()).await?;
+    let peer = crate::net::node_id_to_peer_id(&api.0.me).map_err(internal)?;
+    let addresses = api.0.net.listen_addrs().iter().map(|address| format!("{address}/p2p/{peer}")).collect();
+    Ok(JoinView { mesh: mesh.to_string(), addresses })
+}
+
 pub(super) async fn invites(api: &Api) -> Result<Vec<InviteRow>, ApiError> {
     api.ask(|core| {
         let row = |(id, (invite, used)): (&InviteId, &(Invite, u32))| InviteRow {
