@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Three nodes on this machine: a real job across, then a worker is killed and its job goes on elsewhere.
+# Three nodes on this machine, one of them a gateway: a real job across, then a worker is killed and its job goes on elsewhere;
+# ideas in two languages, jobs that run, and the dashboard.
 set -euo pipefail
 v6=$(realpath "${1:-target/release/v6}")
 dir=$(mktemp -d)
@@ -16,9 +17,10 @@ field() { python3 -c 'import json,sys; d=json.load(sys.stdin)
 for k in sys.argv[1:]: d=d[int(k)] if k.lstrip("-").isdigit() else d[k]
 print(d)' "$@"; }
 up() {
-  local name=$1; shift
+  local name=$1 command=up; shift
+  [ "$name" = alpha ] && command=gateway
   mkdir -p "$dir/$name"
-  "$v6" up --data-dir "$dir/$name" --name "$name" --api 127.0.0.1:0 --no-mdns --listen /ip4/127.0.0.1/tcp/0 --json "$@" \
+  "$v6" "$command" --data-dir "$dir/$name" --name "$name" --api 127.0.0.1:0 --no-mdns --listen /ip4/127.0.0.1/tcp/0 --json "$@" \
     >"$dir/$name.ready" 2>"$dir/$name.log" &
   pid[$name]=$!
   for _ in $(seq 150); do grep -q '"ready"' "$dir/$name.ready" && break; sleep 0.1; done
@@ -62,7 +64,16 @@ done
 on logs -f "$job"
 on job show "$job"
 
+say "ideas, and jobs that serve them"
+idea=$(on idea add 'قراءة الإيصالات بالهاتف' --body 'يلتقط المستخدم صورة الإيصال، فتُقرأ الأرقام العربية والهندية معاً.' --json | field id)
+on idea add 'Cache the toolchains' --body 'Every build downloads 400 MB' >/dev/null
+on idea argue --for "$idea" 'Every receipt is typed by hand today' >/dev/null
+on idea list
+"$v6" run --data-dir "$dir/alpha" --detach --idea "$idea" --array 20 -- sh -c 'sleep 3; echo "receipt $V6_TASK_ID read"'
+"$v6" run --data-dir "$dir/alpha" --detach --label gpu -- sh -c 'echo training'
+
 say "try it yourself"
+echo "page  $(on open --print)   (opens one browser, once, within ten minutes)"
 echo "API   $(field api <"$dir/alpha.ready")   (token in $dir/alpha/api.token)"
 echo "      $v6 run --data-dir $dir/alpha -- uname -a"
 [ -n "${V6_DEMO_ONCE:-}" ] && exit 0

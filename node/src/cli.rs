@@ -10,7 +10,7 @@ mod blob;
 mod debug;
 mod docs;
 mod follow;
-mod gateway;
+pub mod gateway;
 mod get;
 mod idea;
 mod interrupt;
@@ -19,6 +19,7 @@ mod later;
 mod logs;
 mod mcp;
 mod mesh;
+mod mirror;
 mod open;
 mod output;
 mod run;
@@ -128,7 +129,7 @@ enum Command {
     Delegate(later::DelegateArgs),
     /// Look at the mirrors of a gateway
     #[command(subcommand)]
-    Mirror(later::MirrorCommand),
+    Mirror(mirror::MirrorCommand),
     /// Record what a node sees
     #[command(subcommand)]
     Debug(debug::DebugCommand),
@@ -214,7 +215,7 @@ fn dispatch(command: Command, directory: PathBuf) -> anyhow::Result<ExitCode> {
         return Err(later::not_built(what).into());
     }
     match command {
-        Command::Up(args) => up::run(*args, directory, false),
+        Command::Up(args) => up::run(*args, directory, None),
         Command::Gateway(args) => gateway::run(*args, directory),
         Command::Cell { .. } => Ok(crate::cell::child::main()),
         Command::Run(args) => run::main(*args, directory),
@@ -260,6 +261,7 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<ExitCode> {
         Command::Debug(command) => debug::main(command, client).await,
         Command::Top(args) => top::main(args, client).await,
         Command::Open(args) => open::main(args, client).await,
+        Command::Mirror(command) => mirror::main(command, client).await,
         other => Err(UsageError(format!("{other:?} asks no node")).into()),
     }
 }

@@ -76,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) bootstrap: RwLock<BTreeSet<NodeId>>,
     pub(crate) started_ms: u64,
     pub(crate) recovered: bool,
+    /// Of a gateway: its mirrors.
+    pub(crate) mirrors: std::sync::Mutex<Vec<Arc<web_gateway::mirror::Mirror>>>,
     /// When a write last found no room on the disk, in milliseconds since 1970.
     pub(crate) disk_full_ms: AtomicU64,
 }
@@ -346,6 +348,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
         bootstrap: RwLock::new(bootstrap),
         started_ms: now_ms(),
         recovered,
+        mirrors: std::sync::Mutex::default(),
         disk_full_ms: AtomicU64::new(0),
         options,
     });
@@ -373,10 +376,13 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     if shared.options.slots != Some(0) && sandbox != SandboxKind::Bwrap {
         shared.cells.keep_warm();
     }
+    start_mirrors(&shared)?;
     let server = start_api(&shared).await?;
     let stop = stop_signal()?;
     say_ready(&shared, mesh_id, server.address());
     stop.await;
+    // A mirror holds the node; what it was writing is a transaction that did not happen.
+    drop(std::mem::take(&mut *shared.mirrors.lock().unwrap_or_else(std::sync::PoisonError::into_inner)));
     let request = shared.core.command(Command::Drain);
     drop(tokio::time::timeout(DRAIN_WAIT, request).await);
     shared.cells.wait_empty(DRAIN_WAIT).await;
@@ -389,6 +395,14 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     shared.blobs.shutdown().await;
     shared.cells.tidy();
     Ok(ExitCode::SUCCESS)
+}
+
+fn start_mirrors(shared: &Arc<Shared>) -> anyhow::Result<()> {
+    let Some(url) = &shared.options.mirrors.postgres else { return Ok(()) };
+    let node = Arc::new(api::Api(Arc::clone(shared)));
+    let mirror = web_gateway::mirror::Mirror::postgres(url, node).map_err(anyhow::Error::msg)?;
+    shared.mirrors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Arc::new(mirror));
+    Ok(())
 }
 
 /// Gives memory that a busy time left behind back to the system, again and again.
@@ -486,7 +500,8 @@ fn say_ready(shared: &Shared, mesh: crdt::ids::MeshId, api: std::net::SocketAddr
         });
         if shared.options.is_gateway {
             line["role"] = "gateway".into();
-            line["mirrors"] = serde_json::json!([]);
+            let kinds = shared.options.mirrors.postgres.iter().map(|_| "postgres").collect::<Vec<_>>();
+            line["mirrors"] = serde_json::json!(kinds);
         }
         if shared.recovered {
             line["recovered"] = true.into();

@@ -177,7 +177,6 @@ async fn what_is_not_built_yet_says_so_and_ends_with_2() {
         &["up", "--relay"][..],
         &["gateway", "--nats", "x"],
         &["restore", "--s3", "x"],
-        &["mirror", "status"],
         &["service", "install"],
         &["delegate"],
     ] {

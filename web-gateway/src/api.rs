@@ -11,6 +11,7 @@ mod ideas;
 mod jobs;
 mod logs;
 mod mesh;
+mod mirror;
 mod request;
 
 use bytes::Bytes;
@@ -39,6 +40,7 @@ pub use mesh::{
     DelegateRequest, Delegated, FeedHead, InviteRequest, InviteRow, Invited, JoinView, MemberRow, PeerPath, PeerView,
     PolicyRequest, PolicySet, PolicyView, Revoked, Role, StatusView,
 };
+pub use mirror::{MirrorBundle, MirrorCheck, MirrorView, Touched};
 pub use request::{
     AFTER_MAX, ARRAY_TASKS_MAX, COMMAND_BYTES_MAX, JOBS_PER_REQUEST_MAX, JobRequest, PlannedJob, Submitted, WORDS_MAX,
     plan,
@@ -124,6 +126,14 @@ pub trait NodeApi: Send + Sync + 'static {
 
     /// The heads of all feeds.
     fn feeds(&self) -> Answer<'_, Vec<FeedView>>;
+    /// Bundles of a feed from a place on, up to `most` and some megabytes, unbroken; empty: there are none.
+    fn bundles<'a>(&'a self, author: &'a str, from_seq: u64, most: usize) -> Answer<'a, Vec<MirrorBundle>>;
+    /// How this node's mirrors stand.
+    fn mirrors(&self) -> Answer<'_, Vec<MirrorView>>;
+    /// Compares a mirror with the mesh.
+    fn mirror_verify<'a>(&'a self, kind: &'a str) -> Answer<'a, MirrorCheck>;
+    /// Drops what a mirror holds and fills it again.
+    fn mirror_rebuild<'a>(&'a self, kind: &'a str) -> Answer<'a, MirrorView>;
     /// Reads every stored bundle again and checks hashes, links and signatures.
     fn feeds_verify(&self) -> Answer<'_, FeedCheck>;
     /// Documents, registers and notebooks alike.

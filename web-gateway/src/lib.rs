@@ -7,6 +7,7 @@
 pub mod api;
 pub mod event_ring;
 mod extract;
+pub mod mirror;
 mod refusal;
 mod routes;
 pub mod server;

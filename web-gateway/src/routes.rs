@@ -9,6 +9,7 @@ mod ideas;
 mod jobs;
 mod logs;
 mod mesh;
+mod mirrors;
 pub(crate) mod pages;
 mod session;
 
@@ -150,6 +151,9 @@ fn parts() -> (axum::Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(events::doctor))
         .routes(routes!(events::metrics))
         .routes(routes!(events::record))
+        .routes(routes!(mirrors::list))
+        .routes(routes!(mirrors::verify))
+        .routes(routes!(mirrors::rebuild))
         .routes(routes!(session::link))
         .routes(routes!(session::open))
         .routes(routes!(session::end))

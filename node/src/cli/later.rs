@@ -39,25 +39,6 @@ pub(super) struct DelegateArgs {
     json: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum MirrorCommand {
-    /// Show the mirrors' state
-    Status(MirrorArgs),
-    /// Compare a mirror with the mesh
-    Verify(MirrorArgs),
-    /// Fill a mirror again
-    Rebuild(MirrorArgs),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct MirrorArgs {
-    /// postgres, s3 or nats
-    kind: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
 /// The name of a command that is not built yet.
 pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
     match command {
@@ -65,7 +46,6 @@ pub(super) fn unbuilt(command: &Command) -> Option<&'static str> {
         Command::Gateway(args) => args.unbuilt(),
         Command::Restore(_) => Some("v6 restore"),
         Command::Delegate(_) => Some("v6 delegate"),
-        Command::Mirror(_) => Some("v6 mirror"),
         _ => None,
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
+use super::gateway::Mirrors;
 use super::{UsageError, values};
 use crate::ledger::meaning::Endpoint;
 
@@ -44,6 +45,8 @@ pub struct UpOptions {
     pub join: Option<String>,
     /// Whether it was started as a gateway.
     pub is_gateway: bool,
+    /// What it mirrors into.
+    pub mirrors: Mirrors,
     /// Whether other machines are served without TLS.
     pub insecure_lan: bool,
     /// Files of a certificate chain and its key.
@@ -149,11 +152,11 @@ pub(super) struct UpArgs {
     json: bool,
 }
 
-pub(super) fn run(args: UpArgs, data_dir: PathBuf, is_gateway: bool) -> anyhow::Result<ExitCode> {
-    crate::daemon::run(options(args, data_dir, is_gateway)?)
+pub(super) fn run(args: UpArgs, data_dir: PathBuf, gateway: Option<Mirrors>) -> anyhow::Result<ExitCode> {
+    crate::daemon::run(options(args, data_dir, gateway)?)
 }
 
-fn options(args: UpArgs, data_dir: PathBuf, is_gateway: bool) -> anyhow::Result<UpOptions> {
+fn options(args: UpArgs, data_dir: PathBuf, gateway: Option<Mirrors>) -> anyhow::Result<UpOptions> {
     if args.relay {
         return Err(super::later::not_built("--relay").into());
     }
@@ -181,7 +184,8 @@ fn options(args: UpArgs, data_dir: PathBuf, is_gateway: bool) -> anyhow::Result<
         api,
         join: args.join,
         peers: args.peer,
-        is_gateway,
+        is_gateway: gateway.is_some(),
+        mirrors: gateway.unwrap_or_default(),
         insecure_lan: args.insecure_lan,
         tls: args.tls_cert.zip(args.tls_key),
         mdns: !args.no_mdns,

@@ -5,6 +5,7 @@ mod docs;
 mod ideas;
 mod jobs;
 mod mesh;
+mod mirror;
 mod policy;
 mod trace;
 
@@ -110,6 +111,22 @@ impl NodeApi for Api {
 
     fn join_view(&self) -> Answer<'_, JoinView> {
         Box::pin(mesh::join_view(self))
+    }
+
+    fn bundles<'a>(&'a self, author: &'a str, from_seq: u64, most: usize) -> Answer<'a, Vec<MirrorBundle>> {
+        Box::pin(mirror::bundles(self, author, from_seq, most))
+    }
+
+    fn mirrors(&self) -> Answer<'_, Vec<MirrorView>> {
+        Box::pin(mirror::views(self))
+    }
+
+    fn mirror_verify<'a>(&'a self, kind: &'a str) -> Answer<'a, MirrorCheck> {
+        Box::pin(mirror::verify(self, kind))
+    }
+
+    fn mirror_rebuild<'a>(&'a self, kind: &'a str) -> Answer<'a, MirrorView> {
+        Box::pin(mirror::rebuild(self, kind))
     }
 
     fn waiting(&self) -> Answer<'_, WaitingView> {

@@ -38,9 +38,14 @@ impl Node {
 
     /// The same, with more of an environment.
     pub(crate) fn start_in(env: &[(&str, &str)], dir: &Path, args: &[&str]) -> Self {
+        Self::start_as("up", env, dir, args)
+    }
+
+    /// The same by another command, such as `gateway`.
+    pub(crate) fn start_as(command: &str, env: &[(&str, &str)], dir: &Path, args: &[&str]) -> Self {
         let mut child = Command::new(V6)
             .envs(env.iter().copied())
-            .args(["up", "--api", "127.0.0.1:0", "--no-mdns", "--json", "--data-dir"])
+            .args([command, "--api", "127.0.0.1:0", "--no-mdns", "--json", "--data-dir"])
             .arg(dir)
             .args(args)
             .stdout(Stdio::piped())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::JobState;
+use super::{JobState, MirrorView};
 
 /// What a member may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, ToSchema)]
@@ -100,6 +100,9 @@ pub struct StatusView {
     /// Whether the store was moved aside and rebuilt at this start.
     #[serde(default)]
     pub recovered: bool,
+    /// Of a gateway: how its mirrors stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirrors: Option<Vec<MirrorView>>,
 }
 
 /// How a peer is reached.

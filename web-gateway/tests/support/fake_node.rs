@@ -194,6 +194,7 @@ impl NodeApi for FakeNode {
             blob_quota_bytes: None,
             history_bytes: 0,
             recovered: false,
+            mirrors: None,
         }))
     }
 
@@ -269,6 +270,22 @@ impl NodeApi for FakeNode {
 
     fn join_view(&self) -> Answer<'_, JoinView> {
         done(Ok(JoinView { mesh: "22".repeat(32), addresses: vec!["/ip4/127.0.0.1/tcp/4001".into()] }))
+    }
+
+    fn bundles<'a>(&'a self, _author: &'a str, _from_seq: u64, _most: usize) -> Answer<'a, Vec<MirrorBundle>> {
+        done(Ok(vec![]))
+    }
+
+    fn mirrors(&self) -> Answer<'_, Vec<MirrorView>> {
+        done(Ok(vec![]))
+    }
+
+    fn mirror_verify<'a>(&'a self, kind: &'a str) -> Answer<'a, MirrorCheck> {
+        done(Err(ApiError::NotFound(format!("no mirror {kind}"))))
+    }
+
+    fn mirror_rebuild<'a>(&'a self, kind: &'a str) -> Answer<'a, MirrorView> {
+        done(Err(ApiError::NotFound(format!("no mirror {kind}"))))
     }
 
     fn waiting(&self) -> Answer<'_, WaitingView> {

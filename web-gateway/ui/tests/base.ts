@@ -20,7 +20,19 @@ export const say = (language: Language, id: string): string => {
   return text;
 };
 
+/** What a browser says when a page does something wrong; an answer that is an error is not one. */
+const isHarmless = (text: string): boolean => /Failed to load resource|net::ERR_/.test(text);
+
 export const test = plain.extend<object, { mesh: Mesh }>({
+  page: async ({ page }, use) => {
+    const said: string[] = [];
+    page.on("console", (message) => {
+      if (message.type() === "error" && !isHarmless(message.text())) said.push(message.text());
+    });
+    page.on("pageerror", (error) => said.push(String(error)));
+    await use(page);
+    expect(said, "the browser's console").toEqual([]);
+  },
   mesh: [
     // biome-ignore lint: Playwright wants the pattern.
     async ({}, use) => {

@@ -23,6 +23,7 @@ const EXPIRES_MS: u64 = 24 * 3_600 * 1_000;
 pub(super) async fn status(api: &Api) -> Result<StatusView, ApiError> {
     let shared = Arc::clone(&api.0);
     let usage = shared.blobs.usage();
+    let mirrors = if api.0.options.is_gateway { Some(super::mirror::views(api).await?) } else { None };
     api.ask(move |core| {
         let mut counts = core.replica().job_counts();
         for (_, job) in core.replica().jobs() {
@@ -66,6 +67,7 @@ pub(super) async fn status(api: &Api) -> Result<StatusView, ApiError> {
             blob_quota_bytes: Some(usage.quota_bytes),
             history_bytes: core.replica().history_bytes(),
             recovered: shared.recovered,
+            mirrors,
         }
     })
     .await
@@ -235,6 +237,7 @@ pub(super) async fn feeds_verify(api: &Api) -> Result<FeedCheck, ApiError> {
     .await
 }
 
+#[allow(clippy::cast_precision_loss, reason = "seconds for a gauge")]
 pub(super) async fn metrics(api: &Api) -> Result<String, ApiError> {
     let status = status(api).await?;
     let mut text =
@@ -243,6 +246,17 @@ pub(super) async fn metrics(api: &Api) -> Result<String, ApiError> {
         text.push_str(&format!("v6_jobs{{state=\"{}\"}} {count}\n", state.as_str()));
     }
     text.push_str(&format!("# TYPE v6_blob_bytes gauge\nv6_blob_bytes {}\n", status.blob_bytes));
+    if let Some(mirrors) = &status.mirrors {
+        text.push_str(
+            "# TYPE v6_mirror_lag_seconds gauge\n# TYPE v6_mirror_pending_bundles gauge\n# TYPE v6_mirror_up gauge\n",
+        );
+        for mirror in mirrors {
+            let (kind, up) = (&mirror.kind, u8::from(mirror.error.is_none()));
+            text.push_str(&format!("v6_mirror_lag_seconds{{mirror=\"{kind}\"}} {}\n", mirror.lag_ms as f64 / 1e3));
+            text.push_str(&format!("v6_mirror_pending_bundles{{mirror=\"{kind}\"}} {}\n", mirror.pending));
+            text.push_str(&format!("v6_mirror_up{{mirror=\"{kind}\"}} {up}\n"));
+        }
+    }
     Ok(text)
 }
 

@@ -658,6 +658,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/mirrors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How this node's mirrors stand. */
+        get: operations["get_v1_mirrors"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/mirrors/{kind}/rebuild": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Drops what a mirror holds and fills it again. */
+        post: operations["post_v1_mirrors_kind_rebuild"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/mirrors/{kind}/verify": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Compares a mirror with the mesh. */
+        post: operations["post_v1_mirrors_kind_verify"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/notes/{id}": {
         parameters: {
             query?: never;
@@ -1900,6 +1951,42 @@ export interface components {
             /** @description Whether it is this node. */
             this?: boolean;
         };
+        /** @description How a mirror compares with the mesh. */
+        MirrorCheck: {
+            /** @description What differs, 100 at most. */
+            differences: string[];
+            /**
+             * Format: int64
+             * @description Ideas compared.
+             */
+            ideas: number;
+            /**
+             * Format: int64
+             * @description Jobs compared.
+             */
+            jobs: number;
+            /** @description postgres, s3 or nats. */
+            kind: string;
+            /** @description Whether both hold the same. */
+            ok: boolean;
+        };
+        /** @description How a mirror stands. */
+        MirrorView: {
+            /** @description What keeps it from going on at the moment. */
+            error?: string | null;
+            /** @description postgres, s3 or nats. */
+            kind: string;
+            /**
+             * Format: int64
+             * @description How old the oldest bundle is that it does not hold yet; 0: it holds all.
+             */
+            lag_ms: number;
+            /**
+             * Format: int64
+             * @description Bundles that it does not hold yet.
+             */
+            pending: number;
+        };
         /** @description Hashes that this node does not hold. */
         MissingAnswer: {
             /** @description The hashes, in the order asked. */
@@ -2198,6 +2285,8 @@ export interface components {
             listen?: string[];
             /** @description The mesh. */
             mesh: string;
+            /** @description Of a gateway: how its mirrors stand. */
+            mirrors?: components["schemas"]["MirrorView"][] | null;
             /** @description Its name. */
             name: string;
             /** @description This node, whole id. */
@@ -3753,6 +3842,96 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Revoked"];
+                };
+            };
+            /** @description Refused: the code is for programs, the message for people. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    get_v1_mirrors: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MirrorView"][];
+                };
+            };
+            /** @description Refused: the code is for programs, the message for people. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    post_v1_mirrors_kind_rebuild: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description postgres */
+                kind: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MirrorView"];
+                };
+            };
+            /** @description Refused: the code is for programs, the message for people. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    post_v1_mirrors_kind_verify: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description postgres */
+                kind: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MirrorCheck"];
                 };
             };
             /** @description Refused: the code is for programs, the message for people. */

@@ -107,13 +107,14 @@ export function follow(queries: QueryClient, signedOut: () => void): () => void 
   on("roster", () => {
     for (const key of ["members", "invites", "peers", "status", "policies"]) old([key]);
   });
-  on("idea", (data) => {
+  // Only what is on the page is read again, so that it need not be told which idea or text it was.
+  on("idea", () => {
     old(["ideas"]);
-    if (typeof data["id"] === "string") old(["idea", data["id"]]);
+    old(["idea"]);
   });
-  on("doc", (data) => {
+  on("doc", () => {
     old(["docs"]);
-    if (typeof data["id"] === "string") old(["note", data["id"]]);
+    old(["note"]);
   });
   source.addEventListener("reset", () => void queries.invalidateQueries());
   return () => {

@@ -11,6 +11,8 @@ export type Line = {
   stream: "stdout" | "stderr" | "note";
   text: string;
   isCut: boolean;
+  /** Of a note: what happened. Its words are made when it is drawn, for names may come to be known later. */
+  item?: Item;
 };
 
 /** A longer line is cut on the page. */
@@ -28,18 +30,15 @@ export class Lines {
   private readonly decoders = new Map<string, TextDecoder>();
   private kept = 0;
 
-  /** Takes an item; `note` makes the sentence for what happened between the bytes. */
-  take(item: Item, note: (item: Item) => string | null): void {
+  take(item: Item): void {
     if (item.type === "bytes") {
       this.bytes(item);
       return;
     }
     if (item.type === "end") this.end = item;
-    const text = note(item);
-    if (text !== null) {
-      const { task, attempt } = "task" in item ? item : { task: 0, attempt: 0 };
-      this.push({ n: 0, task, attempt, stream: "note", text, isCut: false });
-    }
+    if (item.type === "beat") return;
+    const { task, attempt } = "task" in item ? item : { task: 0, attempt: 0 };
+    this.push({ n: 0, task, attempt, stream: "note", text: "", isCut: false, item });
   }
 
   private bytes(item: Extract<Item, { type: "bytes" }>): void {

@@ -13,8 +13,8 @@ import { type Item, type Line, Lines } from "./lines";
 import css from "./log.module.css";
 import { readLog } from "./stream";
 
-/** Characters, and lines, that are in the page at a time. */
-const SHOWN_CHARACTERS = 700_000;
+/** Characters, and lines, that are in the page at a time: at most 1 MiB, whatever the script. */
+const SHOWN_CHARACTERS = 340_000;
 const SHOWN_LINES = 2_000;
 /** So near to its end a log counts as being at its end. */
 const END_PX = 24;
@@ -45,14 +45,10 @@ function noteOf(t: Words, name: (node: string) => string, isArray: boolean): (it
 }
 
 /** Reads the log; counts up with every batch. */
-function useLines(job: string, task: number | undefined, note: (item: Item) => string | null) {
+function useLines(job: string, task: number | undefined) {
   const lines = useRef(new Lines());
   const [version, changed] = useReducer((count: number) => count + 1, 0);
   const [error, setError] = useState<unknown>(null);
-  const words = useRef(note);
-  useEffect(() => {
-    words.current = note;
-  });
   useEffect(() => {
     const stop = new AbortController();
     lines.current = new Lines();
@@ -65,7 +61,7 @@ function useLines(job: string, task: number | undefined, note: (item: Item) => s
         setError(null);
       },
       (items) => {
-        for (const item of items) lines.current.take(item, words.current);
+        for (const item of items) lines.current.take(item);
         changed();
       },
       setError,
@@ -92,7 +88,8 @@ export function Log({
 }) {
   const t = useT();
   const format = useFormat();
-  const { lines, version, error } = useLines(job, task, noteOf(t, nodeName, isArray));
+  const { lines, version, error } = useLines(job, task);
+  const note = noteOf(t, nodeName, isArray);
   const [word, setWord] = useState("");
   const [streams, setStreams] = useState({ stdout: true, stderr: true });
   const [isFollowing, setFollowing] = useState(line === undefined);
@@ -177,7 +174,7 @@ export function Log({
       )}
       <div className={css["log"]} role="log" aria-label={t("log.name")} tabIndex={0} ref={box} onScroll={scrolled}>
         {shown.map((one) => (
-          <LogLine key={one.n} line={one} length={one.text.length} isWhy={one.n === failed} isLinked={one.n === line} job={job} onLine={onLine} />
+          <LogLine key={one.n} line={one} length={one.text.length} isWhy={one.n === failed} isLinked={one.n === line} job={job} onLine={onLine} note={note} />
         ))}
       </div>
       {end < passing.length && (
@@ -219,6 +216,7 @@ function LogLine({
   isLinked,
   job,
   onLine,
+  note,
 }: {
   line: Line;
   /** Only so that a line that grew is drawn again. */
@@ -227,6 +225,7 @@ function LogLine({
   isLinked: boolean;
   job: string;
   onLine: (line: number) => void;
+  note: (item: Item) => string | null;
 }) {
   const t = useT();
   return (
@@ -248,6 +247,7 @@ function LogLine({
         }}
       />
       <span>
+        {line.item && note(line.item)}
         {pieces(line.text).map((piece, index) =>
           piece.look === "" ? piece.text : (
             <span key={index} className={piece.look.split(" ").map((name) => css[name]).join(" ")}>

@@ -133,7 +133,13 @@ function JobLine({ job }: { job: Schemas["JobRow"] }) {
     <div className={css["row"]}>
       <StateMark state={job.state} />
       <Link to="/jobs/$id" params={{ id: job.id }} className={css["title"]} data-row="">
-        <Name>{jobTitle(job)}</Name>
+        {job.name && (
+          <>
+            <Name>{job.name}</Name>
+            {" · "}
+          </>
+        )}
+        <Name>{jobTitle({ ...job, name: null })}</Name>
       </Link>
       <small>{t(stateWord(job.state))}</small>
       <small>{owner && <Name>{owner}</Name>}</small>

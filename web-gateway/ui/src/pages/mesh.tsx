@@ -39,12 +39,41 @@ export function Mesh() {
           ]}
         />
       )}
+      <Mirrors />
       <Members />
       <Invites />
       <Feeds />
       <Policies />
       {isInviting && <Invite onClose={() => setInviting(false)} />}
     </Page>
+  );
+}
+
+/** Of a gateway: what it mirrors into, and how far. */
+function Mirrors() {
+  const t = useT();
+  const format = useFormat();
+  const { data: status } = useQuery({ ...statusQuery, refetchInterval: 5_000 });
+  const mirrors = status?.mirrors ?? [];
+  if (mirrors.length === 0) return null;
+  return (
+    <Section title={t("mesh.mirrors")} count={mirrors.length}>
+      <ul className={parts["sheet"]}>
+        {mirrors.map((mirror) => (
+          <li key={mirror.kind} style={{ padding: "8px 16px" }}>
+            <Id>{mirror.kind}</Id> ·{" "}
+            {mirror.pending === 0
+              ? t("mesh.mirrorWhole")
+              : t("mesh.mirrorBehind", { lag: format.duration(mirror.lag_ms), pending: format.number(mirror.pending) })}
+            {mirror.error && (
+              <p className={parts["error"]} dir="auto">
+                {mirror.error}
+              </p>
+            )}
+          </li>
+        ))}
+      </ul>
+    </Section>
   );
 }
 

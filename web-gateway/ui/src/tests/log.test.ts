@@ -6,11 +6,9 @@ import { type Item, LINE_MAX, Lines } from "../log/lines";
 const bytes = (text: string, more: Partial<Extract<Item, { type: "bytes" }>> = {}): Item =>
   ({ type: "bytes", task: 0, attempt: 1, stream: "stdout", offset: 0, text, ...more }) as Item;
 
-const none = () => null;
-
 function linesOf(...items: Item[]): Lines {
   const lines = new Lines();
-  for (const item of items) lines.take(item, none);
+  for (const item of items) lines.take(item);
   return lines;
 }
 
@@ -45,7 +43,7 @@ describe("lines", () => {
 
   it("of a very long log are dropped from the beginning and keep their numbers", () => {
     const lines = new Lines();
-    for (let n = 0; n < 600; n += 1) lines.take(bytes(`${"x".repeat(60_000)}\n`), none);
+    for (let n = 0; n < 600; n += 1) lines.take(bytes(`${"x".repeat(60_000)}\n`));
     expect(lines.dropped).toBeGreaterThan(0);
     expect(lines.lines.at(-1)?.n).toBe(600);
   });

@@ -11,7 +11,7 @@ function parts(elements: MessageFormatElement[]): { values: Set<string>; plurals
   const values = new Set<string>();
   const plurals: string[][] = [];
   for (const element of elements) {
-    if (element.type === TYPE.argument) values.add(element.value);
+    if (element.type === TYPE.argument || element.type === TYPE.number) values.add(element.value);
     if (element.type === TYPE.plural) {
       values.add(element.value);
       plurals.push(Object.keys(element.options));
