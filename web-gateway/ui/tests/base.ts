@@ -34,7 +34,6 @@ export const test = plain.extend<object, { mesh: Mesh }>({
     expect(said, "the browser's console").toEqual([]);
   },
   mesh: [
-    // biome-ignore lint: Playwright wants the pattern.
     async ({}, use) => {
       const mesh = await Mesh.start(3);
       await use(mesh);
