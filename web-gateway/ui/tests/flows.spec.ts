@@ -3,6 +3,7 @@
 import { createServer } from "node:http";
 
 import { expect, isAccessible, LANGUAGES, say, signIn, test } from "./base";
+import { Mesh } from "./mesh";
 
 for (const language of LANGUAGES) {
   const t = (id: string) => say(language, id);
@@ -212,6 +213,22 @@ test("on a narrow screen everything is behind the menu and nothing is cut", asyn
     await expect(page.getByRole("main")).not.toHaveAttribute("aria-busy", "true");
     const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     expect(wide, path).toBeLessThanOrEqual(0);
+  }
+});
+
+test("while the node is gone the page says how old what it shows is", async ({ browser }) => {
+  const alone = await Mesh.start(1);
+  const context = await browser.newContext();
+  try {
+    const page = await context.newPage();
+    await signIn(page, alone, "en");
+    await expect(page.getByText("desk", { exact: true }).first()).toBeVisible();
+    alone.first.process.kill("SIGKILL");
+    await expect(page.getByRole("status").filter({ hasText: "The connection to the node is lost" })).toBeVisible();
+    await expect(page.getByText("desk", { exact: true }).first()).toBeVisible();
+  } finally {
+    await context.close();
+    await alone.stop();
   }
 });
 
