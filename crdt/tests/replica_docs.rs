@@ -104,6 +104,7 @@ fn a_job_ended_when_its_accepted_attempt_did_and_else_when_that_was_accepted() {
     let changes =
         [Change::register(doc, &Key::Claim(1, range), &claim), Change::register(doc, &Key::Run(1, range), &run)];
     let (ran, _) = two.append(&key(2), 1_000, &changes);
+    let mut third = replica_of(&one, &[&bundles[0], &bundles[1], &submitted]);
     take(&mut one, &ran);
     assert_eq!(one.job_row(JOB).expect("a row").ended_ms, None);
     let accept = |outcome, attempt, node| Accept {
@@ -116,8 +117,16 @@ fn a_job_ended_when_its_accepted_attempt_did_and_else_when_that_was_accepted() {
         at_ms: 1_900,
     };
     let accepted = Change::register(doc, &Key::Accept(range), &accept(Outcome::Done, 1, Some(node(2))));
-    one.append(&key(1), 2_000, &[accepted]);
+    let (accepted, _) = one.append(&key(1), 2_000, &[accepted]);
     assert_eq!(one.job_row(JOB).expect("a row").ended_ms, Some(1_050));
+    take(&mut third, &accepted);
+    let missing = third.job(JOB).expect("known").unreported();
+    assert_eq!(missing, [(range, 1, node(2))], "accepted, and the report has not come");
+    take(&mut third, &ran);
+    assert_eq!(
+        (third.job(JOB).expect("known").unreported(), one.job(JOB).expect("known").unreported()),
+        (vec![], vec![])
+    );
     assert_eq!(one.written_ms(node(1), 4), Some(2_000));
 
     let other = JobId([6; 16]);

@@ -38,6 +38,20 @@ impl Job {
         ends.max().or_else(|| accepts.iter().map(|(_, accept)| accept.at_ms).max())
     }
 
+    /// Accepted executions whose report is not here: it has not come yet, or was lost with the disks that held it. What they
+    /// wrote is not known here, which is something else than that they wrote nothing.
+    #[must_use]
+    pub fn unreported(&self) -> Vec<(TaskRange, u32, NodeId)> {
+        let Some((submitter, _)) = self.spec().filter(|_| self.sealed_by().is_none()) else { return Vec::new() };
+        let accepts = fold::accepts(self, *submitter, self.view.adopted());
+        let ran = accepts.into_iter().filter_map(|(range, accept)| Some((range, accept.attempt, accept.node?)));
+        let is_here = |(range, attempt, node): &(TaskRange, u32, NodeId)| {
+            let executions = self.attempts(range.start);
+            executions.iter().any(|one| (one.id.attempt, one.id.owner) == (*attempt, *node) && one.report.is_some())
+        };
+        ran.filter(|execution| !is_here(execution)).collect()
+    }
+
     /// The code that it ends with: 0, or that of its first task that did not succeed; `None` while it is not final.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {

@@ -69,6 +69,8 @@ impl Logs {
     }
 }
 
+/// Most time that a reader waits for the report of what was accepted already.
+const REPORT_WAIT: Duration = Duration::from_secs(10);
 /// Most time that a reader waits for what others have of a log; where the run is over, for its next bytes.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 /// Stillness after which all that is there has come.
@@ -223,6 +225,19 @@ struct Reader {
 }
 
 impl Reader {
+    /// The first accepted execution of those asked for whose report is not here.
+    async fn unreported(&self) -> Option<(u32, NodeId)> {
+        let (id, attempt, task) = (self.job, self.query.attempt, self.query.task);
+        let asked = self.shared.core.ask(move |core| {
+            let missing = core.replica_mut().job(id)?.unreported().into_iter();
+            let mut wanted = missing.filter(|(range, of, _)| {
+                attempt.is_none_or(|attempt| attempt == *of) && task.is_none_or(|task| range.contains(task))
+            });
+            wanted.next().map(|(_, attempt, node)| (attempt, node))
+        });
+        asked.await.flatten()
+    }
+
     async fn look(&self) -> Option<(Vec<views::RunView>, Option<JobState>, Option<i32>, Option<String>)> {
         let id = self.job;
         self.shared
@@ -237,7 +252,7 @@ impl Reader {
 
     async fn read(&mut self) -> anyhow::Result<()> {
         let mut read: BTreeSet<(LogKey, NodeId)> = BTreeSet::new();
-        let mut waiting = String::new();
+        let (mut waiting, mut ended) = (String::new(), None);
         loop {
             let Some((runs, state, exit, reason)) = self.look().await else { return Ok(()) };
             let next = runs.into_iter().find(|run| {
@@ -253,6 +268,20 @@ impl Reader {
             }
             let is_final = state.is_some_and(JobState::is_final);
             if is_final {
+                // An acceptance may come before the report that it accepts: without that nothing is known of the output.
+                if let Some((attempt, node)) = self.unreported().await {
+                    if ended.get_or_insert_with(Instant::now).elapsed() < REPORT_WAIT {
+                        self.changed(None).await;
+                        continue;
+                    }
+                    let text = format!(
+                        "the output of attempt {attempt} on {} is not known here: what that node reported has not come, or was \
+                         lost with the disks that held it",
+                        node.short()
+                    );
+                    drop(self.items.send(Err(ApiError::NotFound(text))).await);
+                    return Ok(());
+                }
                 let state = views::state(state.unwrap_or(JobState::Failed));
                 self.send(LogItem::End { state, exit, reason }).await?;
                 return Ok(());
