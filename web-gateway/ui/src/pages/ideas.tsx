@@ -2,7 +2,7 @@
 
 import { useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
-import { useEffect, useRef, useState } from "react";
+import { useRef, useState } from "react";
 
 import { type Schemas, send } from "../api/client";
 import { ideasQuery } from "../api/queries";
@@ -10,7 +10,8 @@ import { useFormat, useNow } from "../format";
 import { type MessageId, useT } from "../i18n";
 import { useKeys, useRowKeys } from "../keys";
 import { Page } from "../shell";
-import { Button, classes, css as parts, here, Dialog, Empty, Field, Loading, Name, Problem, Section } from "../ui";
+import { Button, classes, css as parts, Dialog, Empty, Field, here, Loading, Name, Problem, Section } from "../ui";
+import { SearchBox } from "../ui/search-box";
 import { IDEA_STATES, IdeaPill } from "../ui/state";
 import { Row } from "./home";
 import css from "./ideas.module.css";
@@ -18,7 +19,6 @@ import list from "./jobs.module.css";
 import { words } from "./new-job";
 
 const route = getRouteApi("/ideas");
-const TYPING_MS = 250;
 type Found = Schemas["IdeaRow"] & Partial<Schemas["IdeaFound"]>;
 
 export function Ideas() {
@@ -68,20 +68,10 @@ function Filters() {
   const t = useT();
   const search = route.useSearch();
   const navigate = route.useNavigate();
-  const [text, setText] = useState(search.q ?? "");
-  const box = useRef<HTMLDivElement>(null);
-  useKeys({ "/": () => box.current?.querySelector("input")?.focus() });
-  useEffect(() => {
-    const timer = setTimeout(() => {
-      const q = text.trim();
-      if (q !== (search.q ?? "")) void navigate({ search: ({ q: _, ...rest }) => (q ? { ...rest, q } : rest), replace: true });
-    }, TYPING_MS);
-    return () => clearTimeout(timer);
-  }, [text, search.q, navigate]);
   const isBoard = search.view === "board";
+  const change = (q: string) => void navigate({ search: ({ q: _, ...rest }) => (q ? { ...rest, q } : rest), replace: true });
   return (
-    <div className={list["filters"]} ref={box} role="search">
-      <Field label={t("ideas.search")} value={text} onChange={setText} type="search" />
+    <SearchBox label={t("ideas.search")} words={search.q ?? ""} onWords={change}>
       <nav className={list["states"]} aria-label={t("ideas.states")}>
         <Link to="/ideas" search={({ status: _, ...rest }) => rest} {...here(!search.status)}>
           {t("jobs.all")}
@@ -95,7 +85,7 @@ function Filters() {
           {t("ideas.board")}
         </Link>
       </nav>
-    </div>
+    </SearchBox>
   );
 }
 

@@ -9,9 +9,10 @@ import type { Schemas } from "../api/client";
 import { jobsQuery, newestJobsQuery } from "../api/queries";
 import { useFormat, useNow } from "../format";
 import { useT } from "../i18n";
-import { useKeys, useRowKeys } from "../keys";
+import { useRowKeys } from "../keys";
 import { Page } from "../shell";
-import { Button, css as parts, here, Empty, Field, Loading, Name, Problem } from "../ui";
+import { Button, css as parts, Empty, here, Loading, Name, Problem } from "../ui";
+import { SearchBox } from "../ui/search-box";
 import { type JobState, StateMark, stateWord } from "../ui/state";
 import { jobTitle, useMachines } from "./home";
 import css from "./jobs.module.css";
@@ -22,7 +23,6 @@ const STATES: JobState[] = ["running", "queued", "claimed", "done", "failed", "c
 const ROW_PX = 44;
 /** Rows beyond the window that are drawn already. */
 const OVERSCAN = 12;
-const TYPING_MS = 250;
 
 export function Jobs() {
   const t = useT();
@@ -60,20 +60,9 @@ function Filters() {
   const t = useT();
   const search = route.useSearch();
   const navigate = route.useNavigate();
-  const [text, setText] = useState(search.q ?? "");
-  const box = useRef<HTMLDivElement>(null);
-  useKeys({ "/": () => box.current?.querySelector("input")?.focus() });
-  useEffect(() => {
-    const timer = setTimeout(() => {
-      const q = text.trim();
-      if (q !== (search.q ?? ""))
-        void navigate({ search: ({ q: _, ...rest }) => (q ? { ...rest, q } : rest), replace: true });
-    }, TYPING_MS);
-    return () => clearTimeout(timer);
-  }, [text, search.q, navigate]);
+  const change = (q: string) => void navigate({ search: ({ q: _, ...rest }) => (q ? { ...rest, q } : rest), replace: true });
   return (
-    <div className={css["filters"]} ref={box} role="search">
-      <Field label={t("jobs.search")} value={text} onChange={setText} type="search" />
+    <SearchBox label={t("jobs.search")} words={search.q ?? ""} onWords={change}>
       <nav className={css["states"]} aria-label={t("jobs.states")}>
         <Link to="/jobs" search={({ state: _, ...rest }) => rest} {...here(!search.state)}>
           {t("jobs.all")}
@@ -89,7 +78,7 @@ function Filters() {
           </Link>
         ))}
       </nav>
-    </div>
+    </SearchBox>
   );
 }
 
