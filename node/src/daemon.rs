@@ -379,7 +379,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     start_mirrors(&shared)?;
     let server = start_api(&shared).await?;
     let stop = stop_signal()?;
-    say_ready(&shared, mesh_id, server.address());
+    say_ready(&shared, mesh_id, reached_here(server.address()));
     stop.await;
     // A mirror holds the node; what it was writing is a transaction that did not happen.
     drop(std::mem::take(&mut *shared.mirrors.lock().unwrap_or_else(std::sync::PoisonError::into_inner)));
@@ -473,10 +473,22 @@ async fn start_api(shared: &Arc<Shared>) -> anyhow::Result<web_gateway::server::
         insecure_lan: shared.options.insecure_lan,
     };
     let server = web_gateway::server::serve(listener, node, config)?;
-    let api = shared.api.get_or_init(|| format!("http://{}", server.address()));
+    let api = shared.api.get_or_init(|| format!("http://{}", reached_here(server.address())));
     let about = serde_json::json!({"api": api, "pid": std::process::id()});
     files::write_private(&dir.join(crate::client::API_FILE), about.to_string().as_bytes())?;
     Ok(server)
+}
+
+/// Where this machine reaches what listens on an address: what listens on all of them is reached by loopback.
+fn reached_here(mut address: std::net::SocketAddr) -> std::net::SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback = match address {
+            std::net::SocketAddr::V4(_) => std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            std::net::SocketAddr::V6(_) => std::net::IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        };
+        address.set_ip(loopback);
+    }
+    address
 }
 
 /// The addresses that the node listens on, once the first is known.

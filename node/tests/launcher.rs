@@ -114,17 +114,7 @@ impl Stage {
         let mut child = self
             .lan
             .on(0, V6)
-            .args([
-                "gateway",
-                "--api",
-                &format!("{SERVER}:8000"),
-                "--name",
-                "server",
-                "--slots",
-                "0",
-                "--no-mdns",
-                "--json",
-            ])
+            .args(["gateway", "--api", "0.0.0.0:8000", "--name", "server", "--slots", "0", "--no-mdns", "--json"])
             .arg("--data-dir")
             .arg(self.dir(0))
             .stdout(Stdio::piped())
@@ -135,6 +125,10 @@ impl Stage {
         let ready: serde_json::Value = serde_json::from_str(&line).expect("the ready line");
         assert_eq!((&ready["event"], &ready["role"]), (&"ready".into(), &"gateway".into()), "{line}");
         assert_eq!(ready["mirrors"], serde_json::json!([]));
+        assert_eq!(
+            ready["api"], "http://127.0.0.1:8000",
+            "where the command line and scripts of this machine reach it"
+        );
         Running(child)
     }
 
