@@ -84,9 +84,9 @@ pub struct Opinions {
     pub votes_for: u32,
     /// Persons who voted against it.
     pub votes_against: u32,
-    /// Arguments for it.
+    /// Persons who argued for it.
     pub arguments_for: u32,
-    /// Arguments against it.
+    /// Persons who argued against it.
     pub arguments_against: u32,
 }
 
@@ -347,11 +347,12 @@ fn opinions<'a>(entries: impl Iterator<Item = &'a Signed>) -> Opinions {
     let mut found = Opinions::default();
     let mut votes: BTreeMap<PersonId, (u64, EntryId, bool)> = BTreeMap::new();
     let mut numbers: [BTreeMap<PersonId, Vec<u8>>; 3] = Default::default();
+    // Who argued against, and who for: each person once a side, however much he says.
+    let mut argued: [BTreeSet<PersonId>; 2] = Default::default();
     for entry in entries {
         let (says, person) = (&entry.says, entry.by.person);
         match (&says.kind, says.is_for, says.evaluation) {
-            (Kind::Argument, Some(true), _) => found.arguments_for += 1,
-            (Kind::Argument, Some(false), _) => found.arguments_against += 1,
+            (Kind::Argument, Some(is_for), _) => drop(argued[usize::from(is_for)].insert(person)),
             (Kind::Evaluation, _, Some(evaluation)) => {
                 let parts = [evaluation.value, evaluation.effort, evaluation.confidence];
                 for (of, number) in numbers.iter_mut().zip(parts) {
@@ -367,6 +368,8 @@ fn opinions<'a>(entries: impl Iterator<Item = &'a Signed>) -> Opinions {
             _ => {}
         }
     }
+    let [against, is_for] = argued.map(|persons| u32::try_from(persons.len()).unwrap_or(u32::MAX));
+    (found.arguments_for, found.arguments_against) = (is_for, against);
     let [value, effort, confidence] = numbers.map(|of| median(of.into_values().filter_map(median)));
     (found.value, found.effort, found.confidence) = (value, effort, confidence);
     for (.., vote) in votes.into_values() {
@@ -558,5 +561,12 @@ mod tests {
         let all: Vec<&Counted> = std::iter::once(&idea).chain(&entries).collect();
         let opinions = folded(&all).opinions;
         assert_eq!((opinions.value, opinions.votes_for, opinions.votes_against), (Some(60), 1, 1));
+        let argue = |who, seq, is_for| {
+            entry(who, seq, Content { is_for: Some(is_for), ..Content::about(Kind::Argument, idea.signed.id) })
+        };
+        let entries = [argue(ANNE, 2, true), argue(ANNE, 3, true), argue(ANNE, 4, false), argue(BILAL, 1, true)];
+        let all: Vec<&Counted> = std::iter::once(&idea).chain(&entries).collect();
+        let opinions = folded(&all).opinions;
+        assert_eq!((opinions.arguments_for, opinions.arguments_against), (2, 1));
     }
 }
