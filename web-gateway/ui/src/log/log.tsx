@@ -15,7 +15,7 @@ import { readLog } from "./stream";
 
 /** Characters, and lines, that are in the page at a time: at most 1 MiB, whatever the script. */
 const SHOWN_CHARACTERS = 340_000;
-const SHOWN_LINES = 2_000;
+const SHOWN_LINES = 1_000;
 /** So near to its end a log counts as being at its end. */
 const END_PX = 24;
 
@@ -111,6 +111,11 @@ export function Log({
   const [start, end] = window(passing, from);
   const shown = passing.slice(start, end);
 
+  // Before the jump below: where both happen at once, the line that is looked for wins.
+  useEffect(() => {
+    if (isFollowing && box.current) box.current.scrollTop = box.current.scrollHeight;
+  }, [isFollowing, version, shown.length]);
+
   const marked = line ?? failed;
   const jumped = useRef<number | undefined>(undefined);
   useEffect(() => {
@@ -125,10 +130,6 @@ export function Log({
     setFollowing(false);
     box.current?.querySelector(`[data-at="${marked}"]`)?.scrollIntoView({ block: "center" });
   }, [marked, passing, start, end]);
-
-  useEffect(() => {
-    if (isFollowing && box.current) box.current.scrollTop = box.current.scrollHeight;
-  }, [isFollowing, version, shown.length]);
 
   const scrolled = () => {
     const element = box.current;
