@@ -145,7 +145,10 @@ export function Log({
   return (
     <div className={parts["sheet"]}>
       <div className={css["bar"]} ref={bar}>
-        <input type="search" aria-label={t("log.filter")} placeholder={t("log.filter")} value={word} onChange={(event) => setWord(event.target.value)} dir="auto" />
+        <label className={css["find"]}>
+          {t("log.filter")}
+          <input type="search" value={word} onChange={(event) => setWord(event.target.value)} dir="auto" />
+        </label>
         {(["stdout", "stderr"] as const).map((name) => (
           <label key={name}>
             <input type="checkbox" checked={streams[name]} onChange={(event) => setStreams({ ...streams, [name]: event.target.checked })} />

@@ -7,6 +7,7 @@ import { artifactUrl, ask, type Schemas } from "../api/client";
 import { useFormat } from "../format";
 import { useT } from "../i18n";
 import { Button, css as parts, Dialog, Loading, Name, Problem, Section } from "../ui";
+import { isOver } from "../ui/state";
 import css from "./job.module.css";
 
 const FILES_MAX = 200;
@@ -44,10 +45,10 @@ export function Files({ job, tasks }: { job: Schemas["JobView"]; tasks: Schemas[
   const format = useFormat();
   const [looked, setLooked] = useState<Schemas["ArtifactView"] | null>(null);
   const files = filesOf(tasks);
-  const isOver = ["done", "failed", "cancelled", "skipped"].includes(job.state);
+  const over = isOver(job.state);
   return (
-    <Section title={isOver ? t("files.title") : t("files.running")} count={files.length}>
-      {files.length === 0 && <p className={parts["hint"]}>{isOver ? t("files.none") : t("files.noneYet")}</p>}
+    <Section title={over ? t("files.title") : t("files.running")} count={files.length}>
+      {files.length === 0 && <p className={parts["hint"]}>{over ? t("files.none") : t("files.noneYet")}</p>}
       {files.length > 0 && (
         <ul className={parts["sheet"]}>
           {files.slice(0, FILES_MAX).map((file) => (

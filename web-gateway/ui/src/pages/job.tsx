@@ -11,7 +11,7 @@ import { useT } from "../i18n";
 import { Log } from "../log/log";
 import { Page } from "../shell";
 import { Button, classes, Code, css as parts, here, Dialog, Facts, Id, Loading, Name, Problem, Section, Time } from "../ui";
-import { lookOf, StateMark, StatePill, stateWord } from "../ui/state";
+import { isOver, lookOf, StateMark, StatePill, stateWord } from "../ui/state";
 import { Files } from "./files";
 import { JobLink, Since, useMachines } from "./home";
 import css from "./job.module.css";
@@ -26,7 +26,6 @@ const SHAPES: Record<Schemas["JobState"], string> = {
   cancelled: "⊘",
   skipped: "»",
 };
-const isOver = (state: Schemas["JobState"]) => ["done", "failed", "cancelled", "skipped"].includes(state);
 
 /** Names of members by their id; of one that is not known, the beginning of its id. */
 export function useNodeName(): (node: string) => string {

@@ -35,7 +35,7 @@ type Form = {
   input?: string | undefined;
 };
 
-const EMPTY: Form = {
+export const EMPTY: Form = {
   line: "",
   labels: "",
   artifacts: "",

@@ -2,27 +2,19 @@ import { describe, expect, it } from "vitest";
 
 import { commandLine, middle, quoted } from "../format";
 import { cells } from "../pages/files";
-import { asCommand, requestOf, words } from "../pages/new-job";
+import { asCommand, EMPTY, requestOf, words } from "../pages/new-job";
 import { encode } from "../tree/cbor";
 import { manifest, nameOf } from "../tree/upload";
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
 
 const FORM = {
+  ...EMPTY,
   line: "cargo test | tee 'out'",
   labels: " gpu, builder ،عربي,",
   artifacts: "out/**",
-  name: "",
-  array: "",
   retries: "2",
   timeout: "1.5",
-  cores: "",
-  memory: "",
-  priority: "",
-  idea: "",
-  os: "",
-  network: false,
-  atMostOnce: false,
 };
 
 describe("a new job", () => {

@@ -7,6 +7,9 @@ import { classes, css } from ".";
 export type JobState = Schemas["JobState"];
 type AttemptState = Schemas["AttemptState"];
 
+/** Whether nothing will change any more. */
+export const isOver = (state: JobState): boolean => ["done", "failed", "cancelled", "skipped"].includes(state);
+
 type Look = "run" | "done" | "fail" | "wait" | "idle";
 
 const LOOKS: Record<JobState | "lost", [Look, string]> = {
